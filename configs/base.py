@@ -1,0 +1,196 @@
+"""Every key of every experiment, once, with its default, unit and meaning.
+
+A choice is `x.name` beside one sub-dict per option; only the chosen option is read, and only it is recorded. `config.run` holds what may
+change when a run resumes; all the rest is the run's identity, whose hash names its checkpoint, record and report.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "base"  # of the experiment, for people; part of the identity
+    config.seed = 0  # of initialisation, data order, noise and sampling
+
+    config.data = _data()
+    config.network = _network()
+    config.schedule = _schedule()
+    config.objective = _objective()
+    config.sampler = _sampler()
+    config.optimizer = _optimizer()
+    config.evaluation = _evaluation()
+    config.run = _run()
+    return config.lock()
+
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    data.name = "moving_shapes"  # moving_shapes | moving_digits | folder | tfds
+    data.num_frames = 8  # of a clip
+    data.height = 16  # pixels
+    data.width = 16  # pixels
+    data.batch_size = 64  # clips per step, over all devices
+    data.overfit = 0  # clips; if not 0 the training split is only its first clips, to check that a setting can learn at all
+
+    data.moving_shapes = ConfigDict()
+    shapes = data.moving_shapes
+    shapes.num_train = 100_000  # clips in the training split
+    shapes.num_validation = 10_000  # clips in the validation split
+    shapes.shapes = ("disk", "square")
+    shapes.colours = ("red", "green", "blue")
+    shapes.num_directions = 8  # equally spaced, the first one along +x
+    shapes.speeds = (1.0,)  # pixels per frame
+    shapes.radius = 2.5  # pixels
+    shapes.background = -1.0  # grey level of the ground, in [-1, 1]
+    shapes.noise = 0.0  # standard deviation of the sensor's Gaussian noise, in units of [-1, 1]
+    shapes.gravity = 0.0  # pixels per frame^2; not 0 makes the world irreversible in time, with trail
+    shapes.trail = 0.0  # share of the last frame that stays visible in the next one, in [0, 1)
+    shapes.cue = False  # True: a cue shown in the first frame alone decides the last one
+    shapes.action_probability = 0.0  # per frame, that an action turns the direction of motion
+
+    data.moving_digits = ConfigDict()
+    digits = data.moving_digits
+    digits.num_train = 100_000
+    digits.num_validation = 10_000
+    digits.num_digits = 2  # per clip, 1 or 2
+    digits.digit_size = 22  # pixels
+    digits.speed = 2.0  # pixels per frame
+
+    data.folder = ConfigDict()
+    folder = data.folder
+    folder.path = ""  # of the folder of videos (mp4, webm, gif), searched recursively
+    folder.cache = ""  # where decoded frames are held; empty: `<path>/.vdm_cache`
+    folder.frame_stride = 1  # every n-th frame of the file
+    folder.flip = False  # mirror half of the training clips left to right
+    folder.validation_fraction = 0.1  # of the files, chosen by a hash of their names; at least one file is left for training
+
+    data.tfds = ConfigDict()
+    tfds = data.tfds
+    tfds.name = "bair_robot_pushing_small"  # bair_robot_pushing_small | ucf101 | moving_mnist | a prepared set of this repository
+    tfds.data_dir = ""  # where the prepared data set lies (array_record files)
+    tfds.train_split = "train"
+    tfds.validation_split = "test"
+    tfds.frame_stride = 1
+    tfds.flip = False
+    return data
+
+
+def _network() -> ConfigDict:
+    network = ConfigDict()
+    network.name = "unet3d"
+    network.label_dropout = 0.0  # probability that the class label is replaced by the null class
+    network.class_conditional = False  # True: the network is told the class label
+
+    network.unet3d = ConfigDict()
+    unet = network.unet3d
+    unet.channels = 64  # of the first level
+    unet.multipliers = (1, 2)  # channels of each level, in units of `channels`
+    unet.num_blocks = 1  # residual blocks per level
+    unet.attention_levels = (0, 1)  # levels that have spatial and temporal attention
+    unet.head_dim = 32
+    unet.patch = 2  # pixels; space-to-depth on the way in, its inverse on the way out; 1: none
+    unet.dropout = 0.0
+    unet.compute_dtype = "float32"  # float32 | bfloat16; parameters, norms and softmax are float32 in either
+    unet.remat = False  # recompute the blocks' activations in the backward pass
+    return network
+
+
+def _schedule() -> ConfigDict:
+    schedule = ConfigDict()
+    schedule.name = "vp_linear"  # ddpm_linear | ddpm_cosine | vp_linear | cosine
+
+    schedule.ddpm_linear = ConfigDict()  # Ho et al. 2020
+    schedule.ddpm_linear.num_steps = 1000
+    schedule.ddpm_linear.beta_start = 1e-4
+    schedule.ddpm_linear.beta_end = 0.02
+
+    schedule.ddpm_cosine = ConfigDict()  # Nichol & Dhariwal 2021
+    schedule.ddpm_cosine.num_steps = 1000
+    schedule.ddpm_cosine.offset = 0.008
+    schedule.ddpm_cosine.max_beta = 0.999
+
+    schedule.vp_linear = ConfigDict()  # Song et al. 2021
+    schedule.vp_linear.beta_min = 0.1
+    schedule.vp_linear.beta_max = 20.0
+
+    schedule.cosine = ConfigDict()  # continuous in log-SNR, Ho et al. 2022
+    schedule.cosine.log_snr_min = -20.0
+    schedule.cosine.log_snr_max = 20.0
+    return schedule
+
+
+def _objective() -> ConfigDict:
+    objective = ConfigDict()
+    objective.target = "v"  # x0 | noise | v | score
+    objective.data_std = 0.5  # root mean square of the data as fed, about zero; scales the network's input
+
+    objective.weighting = ConfigDict()
+    objective.weighting.name = "unit"  # unit (1 on the target's error) | simple (1 on the noise error) | likelihood (g^2 / (2 std^2) on it)
+
+    objective.times = ConfigDict()  # the measure of noise levels
+    objective.times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule)
+    objective.times.uniform = ConfigDict()
+    objective.times.uniform.min = 1e-3  # t is uniform in (min, 1]
+    objective.times.grid = ConfigDict()
+    objective.times.grid.num_steps = 1000
+    return objective
+
+
+def _sampler() -> ConfigDict:
+    sampler = ConfigDict()
+    sampler.name = "heun"  # ancestral | ddim | euler_maruyama | euler | heun
+    sampler.num_steps = 32  # intervals of the time grid
+    sampler.spacing = "uniform"  # in t | log_snr: uniform in log-SNR
+    sampler.t_min = 1e-3  # the last time before the clean clip is read off
+    sampler.clip = False  # clip the estimate of x0 to [-1, 1] in every step
+
+    sampler.ancestral = ConfigDict()
+    sampler.ancestral.variance_interpolation = 0.0  # 0: the lower variance (beta tilde), 1: the upper (beta), geometric between
+    sampler.ddim = ConfigDict()
+    sampler.ddim.eta = 0.0  # 0: deterministic, 1: ancestral
+    return sampler
+
+
+def _optimizer() -> ConfigDict:
+    optimizer = ConfigDict()
+    optimizer.name = "adam"  # adam | adamw
+    optimizer.learning_rate = 2e-3
+    optimizer.warmup_steps = 200
+    optimizer.decay_steps = 0  # cosine decay to zero over so many steps; 0: constant after the warm-up
+    optimizer.beta1 = 0.9
+    optimizer.beta2 = 0.99
+    optimizer.epsilon = 1e-8
+    optimizer.clip_norm = 1.0  # of the gradient over all parameters; steps that it touches are counted
+    optimizer.ema_decay = 0.999  # of the exponential moving average that samples are drawn with
+
+    optimizer.adamw = ConfigDict()
+    optimizer.adamw.weight_decay = 0.01
+    return optimizer
+
+
+def _evaluation() -> ConfigDict:
+    evaluation = ConfigDict()
+    evaluation.num_samples = 256  # clips that the samples' metrics are computed from
+    evaluation.num_validation = 256  # clips of the validation split that the losses per level are computed from
+    evaluation.log_snrs = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # fixed levels of the validation losses
+    evaluation.batch_size = 64  # clips at a time
+    return evaluation
+
+
+def _run() -> ConfigDict:
+    run = ConfigDict()
+    run.num_steps = 1000  # of the optimiser, in all
+    run.log_every_steps = 50
+    run.validate_every_steps = 500
+    run.sample_every_steps = 500  # sample grids while it trains
+    run.num_grid_samples = 8  # clips in such a grid
+    run.checkpoint_every_steps = 500
+    run.max_checkpoints = 2
+    run.num_workers = 0  # processes that load data; 0: threads of this process
+
+    run.mesh = ConfigDict()  # devices along each axis; -1: all that are left
+    run.mesh.data = -1
+    run.mesh.fsdp = 1
+    run.mesh.tensor = 1
+    run.mesh.frames = 1
+    return run

@@ -1,0 +1,79 @@
+"""The shared words of every room.
+
+Video on the device is float32 [batch, frames, height, width, channels] in [-1, 1]. Time t runs from 0 (data) to 1 (noise). A noise
+level belongs to a frame, not to a clip: everything that depends on it has the shape [batch, frames].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, Key as KeyArray, PyTree
+
+Video = Float[Array, "batch frames height width channels"]
+Time = Float[Array, "batch frames"]
+LogSnr = Float[Array, "batch frames"]
+FrameIndex = Int[Array, "batch frames"]
+Key = KeyArray[Array, ""]
+Params = PyTree[Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """The noise level of every frame: xt = alpha x0 + sigma noise, log_snr = log(alpha^2 / sigma^2).
+
+    The three numbers travel together because each loses precision when it is computed from the others at an end of the range.
+    """
+
+    alpha: Float[Array, "batch frames"]
+    sigma: Float[Array, "batch frames"]
+    log_snr: LogSnr
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What the network is told besides the noisy clip. None means: not told.
+
+    Attributes:
+      label: class of every clip, in [0, num_classes); `num_classes` itself is the null class (the label was dropped).
+      is_image: True where the frames of an example are independent images; temporal attention is then held at the identity.
+    """
+
+    label: Int[Array, "batch"] | None = None
+    is_image: Bool[Array, "batch"] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The network's raw output: `value` estimates the objective's target; `log_variance` is there for learned variances only."""
+
+    value: Video
+    log_variance: Video | None = None
+
+
+class Denoiser(Protocol):
+    """E[x0 | xt] at a noise level. The network, its parameters, the condition and the frame positions are bound inside."""
+
+    def __call__(self, xt: Video, level: Level) -> Video: ...
+
+
+class Network(Protocol):
+    """The seam behind which flax lives. `xt` arrives scaled to unit variance; the network knows the level by `log_snr` alone."""
+
+    def init(self, key: Key) -> Params: ...
+
+    def apply(
+        self,
+        params: Params,
+        xt: Video,
+        log_snr: LogSnr,
+        frame_index: FrameIndex,
+        condition: Condition,
+        *,
+        key: Key | None = None,
+    ) -> Prediction: ...
