@@ -1,0 +1,62 @@
+# `make demo` and `make test` do all the set-up they need on a machine with Python >= 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+INSTALLED = $(VENV)/installed.txt
+LINT = $(VENV)/lint.txt
+DEMO ?= runs/demo
+COMPILE = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --fork-strategy requires-python
+
+.PHONY: help demo test test-all smoke features lint format lock clean
+
+help:
+	@echo "make demo      train two objectives on moving shapes and compare them: $(DEMO)/report.html"
+	@echo "make test      the tests that every change must pass"
+	@echo "make test-all  these and the long ones"
+	@echo "make features  which feature is proved by which test, and did it pass; writes the README's table"
+	@echo "make lint      ruff and pyright"
+	@echo "make lock      compile the lock files from their .in files (needs uv)"
+
+$(INSTALLED): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python >= 3.11 is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11")'
+	@echo "Setting up $(VENV) (once; a minute or two)"
+	@start=$$(date +%s); \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt && \
+	  echo "Set-up took $$(( $$(date +%s) - start )) s" | tee $@
+
+$(LINT): $(INSTALLED) requirements/lint.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lint.txt
+	@touch $@
+
+demo: $(INSTALLED)
+	@cat $(INSTALLED)
+	$(PY) -m vdm compare --config=configs/demo.py --workdir=$(DEMO)
+
+test: $(INSTALLED)
+	$(PY) -m pytest -m "not slow"
+
+test-all: $(INSTALLED)
+	$(PY) -m pytest
+
+smoke: $(INSTALLED)
+	$(PY) -m pytest -m smoke
+
+features: $(INSTALLED)
+	$(PY) -m tests.features
+
+lint: $(LINT)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+format: $(LINT)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock:
+	$(COMPILE) requirements.in -o requirements.txt
+	for extra in cuda tpu lint; do $(COMPILE) requirements/$$extra.in -o requirements/$$extra.txt || exit 1; done
+
+clean:
+	rm -rf $(VENV)
