@@ -1,0 +1,1 @@
+"""Where clips come from (sources) and the order in which a run sees them (pipeline)."""
