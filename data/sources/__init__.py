@@ -1,6 +1,7 @@
 """What a source of clips is. A source is a file of this folder, with a function that returns its `Splits`.
 
-Sources are numpy alone: they also run in worker processes, which must never touch JAX. Normalisation to [-1, 1] is the device's work.
+Sources are numpy alone: they also run in worker processes, which must never touch JAX. Normalisation to [-1, 1] is the
+device's work.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 
-class Example(TypedDict):
-    """One clip and what is known of it. All examples of a source have the same keys and shapes, so that they form a batch.
+Actions = Int32[np.ndarray, "frames"]
 
-    `label` is the clip's class, an index into the source's `class_names`; `actions[i]` is what was done between frames i - 1 and i.
+
+class Example(TypedDict):
+    """One clip and what is known of it. All examples of a source have the same keys and shapes: they form a batch.
+
+    `label` is the clip's class, an index into the source's `class_names`; `actions[i]` is what was done between frames
+    i - 1 and i.
     """
 
     video: UInt8[np.ndarray, "frames height width channels"]
     label: NotRequired[np.int32]
-    actions: NotRequired[Int32[np.ndarray, "frames"]]
+    actions: NotRequired[Actions]
 
 
 class Source(Protocol):
     """One split of a data set: `len(source)` clips of one shape, addressed by an index in [0, len(source)).
 
-    `fingerprint` is a short hexadecimal hash of everything that decides the clips (files, split, options): equal fingerprints mean equal
-    data, in any process and on any machine. `class_names` is empty when there are no labels.
+    `fingerprint` is a short hexadecimal hash of everything that decides the clips (files, split, options): equal
+    fingerprints mean equal data, in any process and on any machine. `class_names` is empty when there are no labels.
     """
 
     @property
@@ -46,9 +51,10 @@ class Source(Protocol):
         ...
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """The clip as training sees it: random choices (offset, crop, flip) are drawn from `rng` and from nothing else.
+        """The clip as training sees it: random choices (offset, crop, flip) are drawn from `rng` and nothing else.
 
-        The pipeline derives `rng` from (seed, global example index). A source without augmentation returns `self[index]`.
+        The pipeline derives `rng` from (seed, global example index). A source without augmentation returns
+        `self[index]`.
         """
         ...
 
