@@ -12,7 +12,6 @@ from typing import NotRequired, Protocol, TypedDict
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-
 Actions = Int32[np.ndarray, "frames"]
 
 
