@@ -1,0 +1,116 @@
+import hashlib
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs.base import get_config
+from vdm.records import identity
+
+
+def _config(**overrides):
+    config = get_config()
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+@pytest.mark.feature("R9")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.moving_digits.num_digits", 1),
+        ("optimizer.adamw.weight_decay", 0.3),
+        ("schedule.ddpm_linear.beta_end", 0.5),
+        ("run.num_steps", 7),
+    ],
+)
+def test_what_is_not_chosen_and_what_may_change_is_no_part_of_the_identity(key, value):
+    assert identity.identity_hash(_config(**{key: value})) == identity.identity_hash(get_config())
+
+
+@pytest.mark.feature("R9")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 1),
+        ("name", "other"),
+        ("data.moving_shapes.radius", 2.25),
+        ("data.moving_shapes.colours", ("green", "red", "blue")),
+        ("network.unet3d.remat", True),
+        ("objective.times.uniform.min", 1e-5),
+        ("optimizer.name", "adamw"),
+        ("evaluation.num_samples", 255),
+    ],
+)
+def test_everything_else_is(key, value):
+    assert identity.identity_hash(_config(**{key: value})) != identity.identity_hash(get_config())
+
+
+def test_an_option_joins_the_identity_when_it_is_chosen():
+    one, two = (_config(**{"optimizer.name": "adamw", "optimizer.adamw.weight_decay": decay}) for decay in (0.1, 0.2))
+    assert identity.identity_hash(one) != identity.identity_hash(two)
+    assert identity.differences(one, two) == ("optimizer.adamw.weight_decay: 0.1 -> 0.2",)
+
+
+def test_a_choice_inside_an_option_and_a_choice_without_parameters():
+    inner = {"name": "b", "a": {"x": 1}, "b": {"y": 2}, "shared": 3}
+    assert identity.resolve({"outer": {"name": "chosen", "chosen": inner, "other": {"z": 4}}}) == {
+        "outer": {"name": "chosen", "chosen": {"name": "b", "b": {"y": 2}, "shared": 3}}
+    }
+    assert identity.resolve({"name": "root", "optimizer": {"name": "adam", "adamw": {"decay": 1.0}}}) == {
+        "name": "root",
+        "optimizer": {"name": "adam"},
+    }
+
+
+def test_a_dict_without_a_name_keeps_all_its_parts():
+    resolved = identity.resolve(get_config())
+    assert set(resolved["objective"]) == set(get_config().objective)
+    assert set(resolved["run"]["mesh"]) == {"data", "fsdp", "tensor", "frames"}
+
+
+@pytest.mark.feature("R9")
+def test_the_hash_is_sha256_of_sorted_json():
+    """By hand: the text that the rule describes, hashed by hashlib."""
+    config = ConfigDict({"b": 0.1, "a": (1, True, None), "run": {"n": 3}, "c": "\u00e9"})
+    text = r'{"a":[1,true,null],"b":0.1,"c":"\u00e9"}'
+    assert identity.identity_hash(config) == hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@pytest.mark.feature("R9")
+def test_a_recorded_config_returns_through_json():
+    config = _config(**{"optimizer.learning_rate": 1e-3 / 3})
+    restored = identity.to_config(json.loads(json.dumps(identity.resolve(config))))
+    assert identity.identity_hash(restored) == identity.identity_hash(config)
+    assert restored.data.moving_shapes.shapes == config.data.moving_shapes.shapes
+    with pytest.raises(AttributeError, match="batchsize"):
+        restored.data.batchsize = 3
+
+
+def test_differences_name_each_key_once_with_both_values():
+    new = _config(**{"data.batch_size": 32, "optimizer.name": "adamw", "run.num_steps": 5})
+    assert identity.differences(get_config(), new) == (
+        "data.batch_size: 64 -> 32",
+        "optimizer.adamw.weight_decay: (absent) -> 0.01",
+        'optimizer.name: "adam" -> "adamw"',
+        "run.num_steps: 1000 -> 5",
+    )
+    assert identity.differences(new, new) == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(float("nan"), "nan"), (float("inf"), "inf"), (object(), "object"), ((1, 1j), r"\[1\]")]
+)
+def test_a_value_without_json_is_refused_by_its_key(value, words):
+    with pytest.raises(ValueError, match=rf"config\.data\.x.*{words}"):
+        identity.resolve({"data": {"x": value}})
+
+
+def test_another_identity_in_the_workdir_is_refused_with_the_differences_and_the_ways_out():
+    recorded = identity.resolve(get_config())
+    identity.require_same_identity(recorded, _config(**{"run.num_steps": 9}), "runs/a")
+    with pytest.raises(
+        ValueError, match=r"runs/a holds run(.|\n)*data\.batch_size: 64 -> 32(.|\n)*another --workdir, or delete"
+    ) as error:
+        identity.require_same_identity(recorded, _config(**{"data.batch_size": 32, "run.num_steps": 9}), "runs/a")
+    assert "run.num_steps" not in str(error.value)

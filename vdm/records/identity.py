@@ -1,0 +1,128 @@
+"""What a run is: its resolved config, the hash that names it, and the differences between two of them.
+
+A choice in a config is a dict with a string at `name`: every dict beside that `name` is an option, and only the option
+that carries the chosen name is read and recorded; a choice without parameters (`adam`, `heun`) has no dict at all. The
+root is no choice: its `name` is the experiment's, for people. `config.run` may change when a run resumes; all the rest
+is the identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+SHORT_HASH_LENGTH = 12
+_ABSENT = object()
+
+
+def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain JSON values, with the chosen option of every choice only. Resolving twice changes nothing.
+
+    Tuples become lists. A value that is not None, bool, int, finite float, string or a sequence of these is a
+    ValueError that names its key.
+    """
+    return {key: _resolve(value, key) for key, value in _items(config)}
+
+
+def identity(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved config without `run`: what may not change when a run resumes."""
+    return {key: value for key, value in resolve(config).items() if key != "run"}
+
+
+def identity_hash(config: ConfigDict | Mapping[str, Any]) -> str:
+    """The first 12 hex digits of the SHA-256 of the identity's canonical JSON.
+
+    It names run, checkpoint, record and grid cell.
+    """
+    return hashlib.sha256(canonical_json(identity(config)).encode()).hexdigest()[:SHORT_HASH_LENGTH]
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: keys sorted, no spaces, ASCII, floats as the shortest repr that reads back to the same number."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def to_config(resolved: Mapping[str, Any]) -> ConfigDict:
+    """A recorded config as a locked ConfigDict, with tuples where JSON has lists; it resolves to what was recorded."""
+    return ConfigDict(_with_tuples(resolved)).lock()
+
+
+def differences(old: ConfigDict | Mapping[str, Any], new: ConfigDict | Mapping[str, Any]) -> tuple[str, ...]:
+    """One line per key whose value differs, sorted by key:
+
+    `data.batch_size: 64 -> 32`. A key of one side only is `(absent)` on the other.
+    """
+    before, after = _flatten(resolve(old)), _flatten(resolve(new))
+    keys = sorted(
+        key for key in before.keys() | after.keys() if not _same(before.get(key, _ABSENT), after.get(key, _ABSENT))
+    )
+    return tuple(f"{key}: {_show(before.get(key, _ABSENT))} -> {_show(after.get(key, _ABSENT))}" for key in keys)
+
+
+def require_same_identity(recorded: Mapping[str, Any], config: ConfigDict | Mapping[str, Any], workdir: str) -> None:
+    """Raises ValueError, naming the differences, unless the recorded config and `config` are one identity."""
+    if identity_hash(recorded) == identity_hash(config):
+        return
+    lines = "\n".join(f"  {line}" for line in differences(identity(recorded), identity(config)))
+    raise ValueError(
+        f"{workdir} holds run {identity_hash(recorded)}, not {identity_hash(config)} (recorded -> given):\n{lines}\n"
+        "Only config.run may change when a run resumes. Give another --workdir, or delete this one to start afresh."
+    )
+
+
+def _resolve(value: Any, where: str) -> Any:
+    if isinstance(value, ConfigDict | Mapping):
+        chosen = dict(_items(value)).get("name")
+        kept = (
+            (key, entry)
+            for key, entry in _items(value)
+            if key == chosen or not (isinstance(chosen, str) and isinstance(entry, ConfigDict | Mapping))
+        )
+        return {key: _resolve(entry, f"{where}.{key}") for key, entry in kept}
+    if isinstance(value, tuple | list):
+        return [_resolve(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"config.{where} is {value}, which strict JSON cannot hold; give a finite number or None.")
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise ValueError(
+        f"config.{where} is a {type(value).__name__} ({value!r}); give None, bool, int, float, str or tuples of these."
+    )
+
+
+def _items(config: ConfigDict | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return list(config.items())
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return tuple(_with_tuples(entry) for entry in value)
+    return value
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        if isinstance(entry, Mapping) and entry:
+            flat |= _flatten(entry, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = entry
+    return flat
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Equal as canonical JSON, where 1 and 1.0 and True differ as they do in the hash."""
+    if old is _ABSENT or new is _ABSENT:
+        return old is new
+    return canonical_json(old) == canonical_json(new)
+
+
+def _show(value: Any) -> str:
+    return "(absent)" if value is _ABSENT else json.dumps(value)

@@ -1,0 +1,136 @@
+"""Is the difference between two arms more than chance? Intervals of proportions and means, and the verdict they give.
+
+Arms of a comparison draw their samples from the same noise, so sample i of one arm is paired with sample i of the
+other, and what the two share cancels in the difference. The intervals speak of the samples of these trained networks;
+they do not know how much another seed of training would change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Bool, Float, UInt8
+
+CONFIDENCE = 0.95
+NUM_BLOCKS, RESAMPLES_PER_BLOCK = 100, 40  # of the bootstrap; a block bounds its memory
+
+Verdict = Literal["separated", "not separated"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """An estimate with the limits of its confidence interval, low <= estimate <= high, all in the estimate's unit."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.estimate <= self.high:
+            raise ValueError(
+                f"An interval needs low <= estimate <= high, finite; given {self.low}, {self.estimate}, {self.high}."
+            )
+
+
+def verdict(difference: Interval) -> Verdict:
+    """`separated` where the interval of a difference leaves zero out.
+
+    `not separated` says that these samples cannot tell, not that they are equal.
+    """
+    return "not separated" if difference.low <= 0.0 <= difference.high else "separated"
+
+
+def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's score interval of a binomial proportion (method 3 of Newcombe 1998a, Statistics in Medicine 17:857-872)."""
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(
+            f"A proportion needs 0 <= successes <= trials and at least one trial; given {successes} of {trials}."
+        )
+    z, p = _normal_quantile(confidence), successes / trials
+    centre = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
+    # At 0 and 1 the limit equals the estimate in exact arithmetic; rounding must not put it on the other side.
+    return Interval(p, min(centre - half, p), max(centre + half, p))
+
+
+def paired_proportion_difference(
+    first: Bool[np.ndarray, " samples"], second: Bool[np.ndarray, " samples"], confidence: float = CONFIDENCE
+) -> Interval:
+    """The share of successes of `first` minus that of `second`, where sample i of both comes from the same noise.
+
+    Newcombe's square-and-add interval with the correlation of the pairs, shrunk where it is positive (method 10 of
+    Newcombe 1998c, Statistics in Medicine 17:2635-2650).
+    """
+    num = len(first)
+    one, two = proportion(int(first.sum()), num, confidence), proportion(int(second.sum()), num, confidence)
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    only_one, only_two = int((first & ~second).sum()), int((~first & second).sum())
+    product = float(first.sum()) * float((~first).sum()) * float(second.sum()) * float((~second).sum())
+    covariance = both * neither - only_one * only_two
+    if covariance > 0:
+        covariance = max(covariance - num / 2, 0)
+    # An arm that always or never succeeds carries no correlation.
+    correlation = covariance / math.sqrt(product) if product else 0.0
+    below = _square_and_add(one.estimate - one.low, two.high - two.estimate, correlation)
+    above = _square_and_add(one.high - one.estimate, two.estimate - two.low, correlation)
+    difference = one.estimate - two.estimate
+    return Interval(difference, difference - below, difference + above)
+
+
+def paired_mean_difference(
+    first: Float[np.ndarray, " samples"],
+    second: Float[np.ndarray, " samples"],
+    seed: int,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """The mean of `first` minus that of `second`: percentile bootstrap over pairs (Efron & Tibshirani 1993, chapter 13)."""
+    return mean(first - second, seed, confidence)
+
+
+def mean(values: Float[np.ndarray, " samples"], seed: int, confidence: float = CONFIDENCE) -> Interval:
+    """The mean with its percentile bootstrap interval.
+
+    The resamples are a function of `seed` and of the number of values alone.
+    """
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"A bootstrap needs at least 2 values, all finite; given {len(values)}, "
+            f"{int((~np.isfinite(values)).sum())} not finite."
+        )
+    values = values.astype(np.float64)
+    generator = np.random.default_rng(seed)
+    shape = (RESAMPLES_PER_BLOCK, len(values))
+    means = [values[generator.integers(len(values), size=shape)].mean(axis=1) for _ in range(NUM_BLOCKS)]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    estimate = float(values.mean())
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+def pixel_correlation(
+    first: UInt8[np.ndarray, "clips frames height width channels"],
+    second: UInt8[np.ndarray, "clips frames height width channels"],
+) -> Float[np.ndarray, " clips"]:
+    """Pearson's correlation over all values of a clip, in [-1, 1], clip i of `first` with clip i of `second`.
+
+    NaN where a clip is constant.
+    """
+    one, two = (rearrange(clips.astype(np.float64), "n f h w c -> n (f h w c)") for clips in (first, second))
+    one, two = one - one.mean(axis=1, keepdims=True), two - two.mean(axis=1, keepdims=True)
+    scale = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
+    return np.divide((one * two).sum(axis=1), scale, out=np.full(len(one), np.nan), where=scale > 0)
+
+
+def _normal_quantile(confidence: float) -> float:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"A confidence lies between 0 and 1 (0.95 is usual); given {confidence}.")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def _square_and_add(one: float, two: float, correlation: float) -> float:
+    # The sum of squares is a variance's, at least (one - two)^2: only rounding can bring it below zero.
+    return math.sqrt(max(one**2 - 2 * correlation * one * two + two**2, 0.0))
