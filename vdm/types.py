@@ -1,16 +1,17 @@
 """The shared words of every room.
 
-Video on the device is float32 [batch, frames, height, width, channels] in [-1, 1]. Time t runs from 0 (data) to 1 (noise). A noise
-level belongs to a frame, not to a clip: everything that depends on it has the shape [batch, frames].
+Video on the device is float32 [batch, frames, height, width, channels] in [-1, 1]. Time t runs from 0 (data) to 1
+(noise). A noise level belongs to a frame, not to a clip: everything that depends on it has the shape [batch, frames].
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, Key as KeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Key as KeyArray
 
 Video = Float[Array, "batch frames height width channels"]
 Time = Float[Array, "batch frames"]
@@ -25,7 +26,8 @@ Params = PyTree[Any]
 class Level:
     """The noise level of every frame: xt = alpha x0 + sigma noise, log_snr = log(alpha^2 / sigma^2).
 
-    The three numbers travel together because each loses precision when it is computed from the others at an end of the range.
+    The three numbers travel together because each loses precision when it is computed from the others at an end of the
+    range.
     """
 
     alpha: Float[Array, "batch frames"]
@@ -40,7 +42,8 @@ class Condition:
 
     Attributes:
       label: class of every clip, in [0, num_classes); `num_classes` itself is the null class (the label was dropped).
-      is_image: True where the frames of an example are independent images; temporal attention is then held at the identity.
+      is_image: True where the frames of an example are independent images; temporal attention is then held at the
+        identity.
     """
 
     label: Int[Array, "batch"] | None = None
@@ -50,20 +53,22 @@ class Condition:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The network's raw output: `value` estimates the objective's target; `log_variance` is there for learned variances only."""
+    """The network's raw output: `value` estimates the target; `log_variance` only where a variance is learned."""
 
     value: Video
     log_variance: Video | None = None
 
 
+@runtime_checkable
 class Denoiser(Protocol):
-    """E[x0 | xt] at a noise level. The network, its parameters, the condition and the frame positions are bound inside."""
+    """E[x0 | xt] at a noise level; network, parameters, condition and frame positions are bound inside."""
 
     def __call__(self, xt: Video, level: Level) -> Video: ...
 
 
+@runtime_checkable
 class Network(Protocol):
-    """The seam behind which flax lives. `xt` arrives scaled to unit variance; the network knows the level by `log_snr` alone."""
+    """The seam behind which flax lives: `xt` arrives at unit variance, the level is known by `log_snr` alone."""
 
     def init(self, key: Key) -> Params: ...
 

@@ -1,0 +1,1 @@
+"""Distributions whose answers are known exactly."""

@@ -1,0 +1,1 @@
+"""Video diffusion in JAX: one network, many objectives, honest comparisons."""

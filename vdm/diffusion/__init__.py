@@ -1,0 +1,1 @@
+"""The mathematics of diffusion, pure: no network, no data, no device layout."""
