@@ -43,7 +43,7 @@ def identity_hash(config: ConfigDict | Mapping[str, Any]) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """One text per value: keys sorted, no spaces, ASCII, floats as the shortest repr that reads back to the same number."""
+    """One text per value: keys sorted, no spaces, ASCII, floats as the shortest repr that reads back equal."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

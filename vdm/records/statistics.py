@@ -46,7 +46,7 @@ def verdict(difference: Interval) -> Verdict:
 
 
 def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's score interval of a binomial proportion (method 3 of Newcombe 1998a, Statistics in Medicine 17:857-872)."""
+    """Wilson's score interval of a binomial proportion (method 3 of Newcombe 1998, Statist. Med. 17:857-872)."""
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(
             f"A proportion needs 0 <= successes <= trials and at least one trial; given {successes} of {trials}."
@@ -64,7 +64,7 @@ def paired_proportion_difference(
     """The share of successes of `first` minus that of `second`, where sample i of both comes from the same noise.
 
     Newcombe's square-and-add interval with the correlation of the pairs, shrunk where it is positive (method 10 of
-    Newcombe 1998c, Statistics in Medicine 17:2635-2650).
+    Newcombe 1998, Statistics in Medicine 17:2635-2650).
     """
     num = len(first)
     one, two = proportion(int(first.sum()), num, confidence), proportion(int(second.sum()), num, confidence)
@@ -88,7 +88,7 @@ def paired_mean_difference(
     seed: int,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """The mean of `first` minus that of `second`: percentile bootstrap over pairs (Efron & Tibshirani 1993, chapter 13)."""
+    """The mean of `first` minus that of `second`: percentile bootstrap over pairs (Efron & Tibshirani 1993, ch. 13)."""
     return mean(first - second, seed, confidence)
 
 
