@@ -1,0 +1,1 @@
+"""Numbers that judge clips, each with the protocol under which it was taken."""
