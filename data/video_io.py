@@ -22,6 +22,8 @@ from jaxtyping import Float, UInt8
 Frames = UInt8[np.ndarray, "frames height width channels"]
 Image = UInt8[np.ndarray, "height width channels"]
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
+Drawn = UInt8[np.ndarray, "frames _ _ _"]  # of another size than what it was made from
+DrawnImage = UInt8[np.ndarray, "_ _ _"]
 
 MIN_SIDE = 128  # pixels; what is smaller on its short side is enlarged when it is written
 GAP = 2  # pixels of the original size between the cells of a grid
@@ -67,8 +69,9 @@ def iterate_frames(path: str | os.PathLike[str]) -> Iterator[Image]:
 
 
 def _decode(container, name: str) -> Iterator[Image]:
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+    stream = container.streams.video[
+        0
+    ]  # decoded by one thread: with more, which damage shows would be a matter of luck
     num_packets, size = 0, None
     for packet in container.demux(stream):
         num_packets += packet.size > 0
@@ -109,7 +112,7 @@ def read_video(path: str | os.PathLike[str]) -> tuple[Frames, float]:
     return np.stack(list(iterate_frames(path))), frame_rate(path)
 
 
-def enlarge(frames: Frames, factor: int) -> Frames:
+def enlarge(frames: Frames, factor: int) -> Drawn:
     """Every pixel becomes a square of factor x factor pixels."""
     return repeat(frames, "f h w c -> f (h a) (w b) c", a=factor, b=factor)
 
@@ -193,7 +196,7 @@ def encode_png(image: Image) -> bytes:
     return buffer.getvalue()
 
 
-def contact_sheet(clips: Clips | Sequence[Frames], *, gap: int = GAP, min_side: int = MIN_SIDE // 2) -> Image:
+def contact_sheet(clips: Clips | Sequence[Frames], *, gap: int = GAP, min_side: int = MIN_SIDE // 2) -> DrawnImage:
     """One still image of several clips: a row a clip, a column a frame, white gaps, cells of at least `min_side`."""
     clips = _stack(clips)
     num_frames = clips.shape[1]
@@ -201,7 +204,7 @@ def contact_sheet(clips: Clips | Sequence[Frames], *, gap: int = GAP, min_side: 
     return enlarge(grid(cells, columns=num_frames, gap=gap), _factor(clips[0], min_side))[0]
 
 
-def grid(clips: Clips | Sequence[Frames], *, columns: int | None = None, gap: int = GAP) -> Frames:
+def grid(clips: Clips | Sequence[Frames], *, columns: int | None = None, gap: int = GAP) -> Drawn:
     """One video of several clips that play in step, row by row, `columns` in a row (as square as can be by default).
 
     ValueError if the clips differ in shape, or if there is none.
@@ -254,5 +257,5 @@ def _factor(frames: Frames, min_side: int) -> int:
     return max(1, -(-min_side // min(frames.shape[1:3])))
 
 
-def _to_rgb(frames: Frames) -> Frames:
+def _to_rgb(frames: Frames) -> Drawn:
     return np.broadcast_to(frames, (*frames.shape[:3], 3))

@@ -170,6 +170,8 @@ def test_split_is_disjoint_and_only_the_names_decide(videos):
         _write(videos / name, _counting_frames(25, level=1))
     again = folder.splits(videos, clips=ClipSampler(4), validation_fraction=0.3, **SIZE)
     assert {video.name for video in again.validation.videos} == validation
+    assert again.train.fingerprint != made.train.fingerprint  # other contents under the same names
+    assert again.train[0]["video"].mean() > made.train[0]["video"].mean()
     smaller = folder.splits(videos, clips=ClipSampler(4), validation_fraction=0.01, **SIZE)
     assert len(smaller.validation) == 1 and {video.name for video in smaller.validation.videos} <= validation
     greedy = folder.splits(videos, clips=ClipSampler(4), validation_fraction=0.99, **SIZE)
