@@ -146,12 +146,13 @@ class Chain:
 
     def _interpolate(self, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         knots = jnp.asarray(self.integral, t.dtype)
-        position = t * self.num_steps
         # i/T rounded up must still fall into the piece that ends at i/T, whose beta is beta_i
         slack = 1.0 - 4.0 * jnp.finfo(t.dtype).eps
-        piece = jnp.clip(jnp.ceil(position * slack).astype(jnp.int32), 1, self.num_steps)
+        piece = jnp.clip(jnp.ceil(t * self.num_steps * slack).astype(jnp.int32), 1, self.num_steps)
         left, right = knots[piece - 1], knots[piece]
-        return left + (position - (piece - 1)) * (right - left)
+        from_start = t * self.num_steps - (piece - 1)
+        from_end = (self.num_steps - piece + 1) - (1.0 - t) * self.num_steps  # exact near t = 1, where beta is largest
+        return left + jnp.where(t < 0.5, from_start, from_end) * (right - left)
 
 
 @jax.tree_util.register_dataclass
