@@ -1,7 +1,8 @@
 """Every key of every experiment, once, with its default, unit and meaning.
 
 A choice is `x.name` beside one sub-dict per option; only the chosen option is read, and only it is recorded. `config.run` holds what may
-change when a run resumes; all the rest is the run's identity, whose hash names its checkpoint, record and report.
+change when a run resumes, and `config.compare` only says which runs there are; all the rest is a run's identity, whose hash names its
+checkpoint, record and report.
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +21,7 @@ def get_config() -> ConfigDict:
     config.optimizer = _optimizer()
     config.evaluation = _evaluation()
     config.run = _run()
+    config.compare = _compare()
     return config.lock()
 
 
@@ -30,20 +32,23 @@ def _data() -> ConfigDict:
     data.height = 16  # pixels
     data.width = 16  # pixels
     data.batch_size = 64  # clips per step, over all devices
-    data.overfit = 0  # clips; if not 0 the training split is only its first clips, to check that a setting can learn at all
+    data.overfit = (
+        0  # clips; if not 0 the training split is only its first clips, to check that a setting can learn at all
+    )
 
     data.moving_shapes = ConfigDict()
     shapes = data.moving_shapes
+    shapes.seed = 0  # of the world: its clips do not change with the run's seed
     shapes.num_train = 100_000  # clips in the training split
     shapes.num_validation = 10_000  # clips in the validation split
-    shapes.shapes = ("disk", "square")
-    shapes.colours = ("red", "green", "blue")
+    shapes.shapes = ("disk", "square")  # disk | square | triangle | diamond | ring
+    shapes.colours = ("red", "green", "blue")  # red | green | blue | yellow | magenta | cyan | orange | white
     shapes.num_directions = 8  # equally spaced, the first one along +x
     shapes.speeds = (1.0,)  # pixels per frame
     shapes.radius = 2.5  # pixels
     shapes.background = -1.0  # grey level of the ground, in [-1, 1]
     shapes.noise = 0.0  # standard deviation of the sensor's Gaussian noise, in units of [-1, 1]
-    shapes.gravity = 0.0  # pixels per frame^2; not 0 makes the world irreversible in time, with trail
+    shapes.gravity = 0.0  # pixels per frame^2, downwards; like the trail it makes the world irreversible in time
     shapes.trail = 0.0  # share of the last frame that stays visible in the next one, in [0, 1)
     shapes.cue = False  # True: a cue shown in the first frame alone decides the last one
     shapes.action_probability = 0.0  # per frame, that an action turns the direction of motion
@@ -62,7 +67,9 @@ def _data() -> ConfigDict:
     folder.cache = ""  # where decoded frames are held; empty: `<path>/.vdm_cache`
     folder.frame_stride = 1  # every n-th frame of the file
     folder.flip = False  # mirror half of the training clips left to right
-    folder.validation_fraction = 0.1  # of the files, chosen by a hash of their names; at least one file is left for training
+    folder.validation_fraction = (
+        0.1  # of the files, chosen by a hash of their names; at least one file is left for training
+    )
 
     data.tfds = ConfigDict()
     tfds = data.tfds
@@ -125,7 +132,9 @@ def _objective() -> ConfigDict:
     objective.data_std = 0.5  # root mean square of the data as fed, about zero; scales the network's input
 
     objective.weighting = ConfigDict()
-    objective.weighting.name = "unit"  # unit (1 on the target's error) | simple (1 on the noise error) | likelihood (g^2 / (2 std^2) on it)
+    objective.weighting.name = (
+        "unit"  # unit (1 on the target's error) | simple (1 on the noise error) | likelihood (g^2 / (2 std^2) on it)
+    )
 
     objective.times = ConfigDict()  # the measure of noise levels
     objective.times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule)
@@ -145,7 +154,9 @@ def _sampler() -> ConfigDict:
     sampler.clip = False  # clip the estimate of x0 to [-1, 1] in every step
 
     sampler.ancestral = ConfigDict()
-    sampler.ancestral.variance_interpolation = 0.0  # 0: the lower variance (beta tilde), 1: the upper (beta), geometric between
+    sampler.ancestral.variance_interpolation = (
+        0.0  # 0: the lower variance (beta tilde), 1: the upper (beta), geometric between
+    )
     sampler.ddim = ConfigDict()
     sampler.ddim.eta = 0.0  # 0: deterministic, 1: ancestral
     return sampler
@@ -194,3 +205,33 @@ def _run() -> ConfigDict:
     run.mesh.tensor = 1
     run.mesh.frames = 1
     return run
+
+
+def _compare() -> ConfigDict:
+    compare = ConfigDict()
+    compare.question = ""  # what the comparison asks, in a sentence or two
+    compare.seeds = (0,)  # each arm is trained once per seed
+    compare.arms = ConfigDict()  # name -> see `arm`
+    compare.num_shown = 8  # clips per arm in the report
+    return compare
+
+
+def arm(
+    title: str, description: str, changes: dict, at_least: dict | None = None, at_most: dict | None = None
+) -> ConfigDict:
+    """One side of a comparison, for `config.compare.arms`.
+
+    Args:
+      title, description: for the report; the description says in a sentence what is particular to this arm.
+      changes: nested as the config, the keys that differ from it.
+      at_least, at_most: metric -> the line that the arm must pass.
+    """
+    return ConfigDict(
+        {
+            "title": title,
+            "description": description,
+            "changes": changes,
+            "at_least": at_least or {},
+            "at_most": at_most or {},
+        }
+    )
