@@ -1,8 +1,8 @@
 """Every key of every experiment, once, with its default, unit and meaning.
 
-A choice is `x.name` beside one sub-dict per option; only the chosen option is read, and only it is recorded. `config.run` holds what may
-change when a run resumes, and `config.compare` only says which runs there are; all the rest is a run's identity, whose hash names its
-checkpoint, record and report.
+A choice is `x.name` beside one sub-dict per option; only the chosen option is read, and only it is recorded.
+`config.run` holds what may change when a run resumes, and `config.compare` says which runs are compared; all the rest is
+a run's identity, whose hash names its checkpoint, record and report.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +38,6 @@ def _data() -> ConfigDict:
 
     data.moving_shapes = ConfigDict()
     shapes = data.moving_shapes
-    shapes.seed = 0  # of the world: its clips do not change with the run's seed
     shapes.num_train = 100_000  # clips in the training split
     shapes.num_validation = 10_000  # clips in the validation split
     shapes.shapes = ("disk", "square")  # disk | square | triangle | diamond | ring
@@ -73,7 +72,7 @@ def _data() -> ConfigDict:
 
     data.tfds = ConfigDict()
     tfds = data.tfds
-    tfds.name = "bair_robot_pushing_small"  # bair_robot_pushing_small | ucf101 | moving_mnist | a prepared set of this repository
+    tfds.name = "bair_robot_pushing_small"  # bair_robot_pushing_small | ucf101 | moving_mnist | what data.prepare wrote
     tfds.data_dir = ""  # where the prepared data set lies (array_record files)
     tfds.train_split = "train"
     tfds.validation_split = "test"

@@ -1,8 +1,8 @@
 """The order in which a run sees its clips: a function of (seed, step) alone, so that nothing is saved or restored.
 
-Example number g = step x batch_size + row of a run is a clip of the split, chosen by its epoch's permutation and changed
-by random choices derived from (seed, g). Both are fixed before a process takes its rows: any number of processes, workers
-and restarts continues the same sequence. Batches are numpy; nothing here touches JAX's devices.
+Example number g = step x batch_size + row of a run is a clip of the split, chosen by its epoch's permutation and
+changed by random choices derived from (seed, g). Both are fixed before a process takes its rows: any number of
+processes, workers and restarts continues the same sequence. Batches are numpy; nothing here touches JAX's devices.
 """
 
 from __future__ import annotations
