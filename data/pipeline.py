@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import grain
@@ -32,7 +32,7 @@ def batches(
     seed: int,
     batch_size: int,
     start_step: int = 0,
-    rows: Sequence[int] | None = None,
+    rows: Int[np.ndarray, "rows"] | None = None,
     num_workers: int = 0,
     overfit: int = 0,
 ) -> grain.DatasetIterator[Batch]:
@@ -55,14 +55,15 @@ def batches(
     Raises:
       ValueError: for an empty split, more clips to overfit than there are, and rows outside of the batch.
     """
-    rows = range(batch_size) if rows is None else rows
-    _check_rows(rows, batch_size)
+    rows = np.arange(batch_size) if rows is None else rows
+    if not len(rows) or min(rows) < 0 or max(rows) >= batch_size:
+        raise ValueError(f"A process needs one row or more of [0, {batch_size}); given: {list(rows)}.")
     if seed < 0 or start_step < 0 or not 0 <= overfit <= len(source) or not len(source):
         raise ValueError(
             f"Training needs a split with clips ({len(source)} here), overfit={overfit} within it (0: all of it), and "
             f"seed={seed} and start_step={start_step} not negative."
         )
-    sequence = _TrainingBatches(source, seed, batch_size, start_step, tuple(rows), overfit)
+    sequence = _TrainingBatches(source, seed, batch_size, start_step, tuple(rows.tolist()), overfit)
     dataset = grain.MapDataset.source(sequence).to_iter_dataset(
         grain.ReadOptions(num_threads=NUM_THREADS, prefetch_buffer_size=READ_AHEAD)
     )
@@ -73,26 +74,20 @@ def batches(
     return iter(dataset)
 
 
-def fixed(source: Source, count: int, batch_size: int, rows: Sequence[int] | None = None) -> Iterator[Batch]:
+def fixed(source: Source, count: int, batch_size: int) -> Iterator[Batch]:
     """The first `count` clips of a split in order, without augmentation: for validation and for statistics.
 
-    Yields batches as `batches` does; "index" is the clip's index in the split. ValueError when the split has fewer
-    clips, and when the batches do not come out even: a number reported over `count` clips is over just those.
+    Yields batches as `batches` does, the last one with what is left; "index" is the clip's index in the split.
+    ValueError when the split has fewer clips: a number that is reported over `count` clips is over just those.
     """
-    rows = range(batch_size) if rows is None else rows
-    _check_rows(rows, batch_size)
-    if not 0 < count <= len(source) or count % batch_size:
+    if not 0 < count <= len(source) or batch_size < 1:
         raise ValueError(
-            f"{count} clips in batches of {batch_size} from a split of {len(source)}: ask for at most {len(source)}, "
-            "and for a batch size that divides."
+            f"{count} clips in batches of {batch_size}: ask for 1 to {len(source)} clips, one or more a batch."
         )
-    return _fixed_batches(source, count, batch_size, rows)
-
-
-def _fixed_batches(source: Source, count: int, batch_size: int, rows: Sequence[int]) -> Iterator[Batch]:
-    for first in range(0, count, batch_size):
-        indices = [first + row for row in rows]
-        yield _stack([source[index] for index in indices], indices)
+    return (
+        _stack([source[index] for index in indices], indices)
+        for indices in (list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size))
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +127,3 @@ def _permutation(seed: int, epoch: int, length: int) -> Int[np.ndarray, "length"
 def _stack(examples: list[Any], numbers: list[int]) -> Batch:
     batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
     return batch | {"index": np.array(numbers, np.int64)}
-
-
-def _check_rows(rows: Sequence[int], batch_size: int):
-    if not rows or min(rows) < 0 or max(rows) >= batch_size:
-        raise ValueError(f"A process needs one row or more of [0, {batch_size}); given: {list(rows)}.")
