@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 SHORT_HASH_LENGTH = 12
-_ABSENT = object()
 
 
 def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
@@ -29,9 +28,12 @@ def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     return {key: _resolve(value, key) for key, value in _items(config)}
 
 
+NOT_IDENTITY = ("run", "compare")  # sections of a config: how a run is run, and which runs there are beside it
+
+
 def identity(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved config without `run`: what may not change when a run resumes."""
-    return {key: value for key, value in resolve(config).items() if key != "run"}
+    """The resolved config without `run` and `compare`: what may not change when a run resumes."""
+    return {key: value for key, value in resolve(config).items() if key not in NOT_IDENTITY}
 
 
 def identity_hash(config: ConfigDict | Mapping[str, Any]) -> str:
@@ -53,15 +55,19 @@ def to_config(resolved: Mapping[str, Any]) -> ConfigDict:
 
 
 def differences(old: ConfigDict | Mapping[str, Any], new: ConfigDict | Mapping[str, Any]) -> tuple[str, ...]:
-    """One line per key whose value differs, sorted by key:
+    """A line per key whose value differs, sorted by key:
 
-    `data.batch_size: 64 -> 32`. A key of one side only is `(absent)` on the other.
+    `data.batch_size: 64 -> 32`; `(absent)` where a side lacks it.
     """
-    before, after = _flatten(resolve(old)), _flatten(resolve(new))
-    keys = sorted(
-        key for key in before.keys() | after.keys() if not _same(before.get(key, _ABSENT), after.get(key, _ABSENT))
-    )
-    return tuple(f"{key}: {_show(before.get(key, _ABSENT))} -> {_show(after.get(key, _ABSENT))}" for key in keys)
+    return tuple(f"{key}: {before} -> {after}" for key, (before, after) in differing_keys([old, new]).items())
+
+
+def differing_keys(configs: Sequence[ConfigDict | Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Key -> its value in every config, as text, for the keys on which the configs do not all agree; sorted by key."""
+    flat = [_flatten(resolve(config)) for config in configs]
+    keys = sorted({key for config in flat for key in config})
+    shown = {key: tuple(_show(config, key) for config in flat) for key in keys}
+    return {key: values for key, values in shown.items() if len(set(values)) > 1}
 
 
 def require_same_identity(recorded: Mapping[str, Any], config: ConfigDict | Mapping[str, Any], workdir: str) -> None:
@@ -117,12 +123,5 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _same(old: Any, new: Any) -> bool:
-    """Equal as canonical JSON, where 1 and 1.0 and True differ as they do in the hash."""
-    if old is _ABSENT or new is _ABSENT:
-        return old is new
-    return canonical_json(old) == canonical_json(new)
-
-
-def _show(value: Any) -> str:
-    return "(absent)" if value is _ABSENT else json.dumps(value)
+def _show(flat: Mapping[str, Any], key: str) -> str:
+    return canonical_json(flat[key]) if key in flat else "(absent)"

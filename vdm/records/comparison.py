@@ -1,0 +1,158 @@
+"""What a report compares: arms with their records and samples, the intervals of their differences, the lines to pass.
+
+Every number comes from a record or from an interval computed on samples; nothing is typed in by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vdm.records import identity, statistics
+from vdm.records.record import Metric, Record
+from vdm.records.statistics import Interval, Verdict
+
+Clips = UInt8[np.ndarray, "clips frames height width channels"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One side of the comparison.
+
+    Attributes:
+      name: short and unique; comparisons refer to it.
+      title, description: for people; the description says in a sentence what is particular to this arm.
+      videos: samples to show, 1 or 3 channels; clip i of every arm was drawn from the same noise.
+    """
+
+    name: str
+    title: str
+    description: str
+    record: Record
+    videos: Clips
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The difference of a metric, `first` minus `second` (names of arms), with its interval over paired samples."""
+
+    metric: str
+    first: str
+    second: str
+    difference: Interval
+    unit: str
+
+    @property
+    def verdict(self) -> Verdict:
+        return statistics.verdict(self.difference)
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """How alike two arms' clips are, pixel by pixel: from the same noise, and, to compare with, from different noise.
+
+    Attributes:
+      num_clips: pairs that each mean is over; `num_constant` more were left out because a clip of the pair is constant.
+    """
+
+    first: str
+    second: str
+    same_noise: Interval
+    other_noise: Interval
+    num_clips: int
+    num_constant: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PassLine:
+    """A line that was drawn before the run:
+
+    `value` of `arm` (its title, or what else was measured) must be on its side of `limit`.
+    """
+
+    what: str
+    arm: str
+    value: float
+    relation: Literal[">=", "<="]
+    limit: float
+    unit: str
+
+    @property
+    def passed(self) -> bool:
+        return self.value >= self.limit if self.relation == ">=" else self.value <= self.limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A comparison of arms, ready to be written.
+
+    Attributes:
+      question: what the comparison asks, and the answer, in a sentence or two.
+      command: what makes this report again.
+      real: clips of the data, to see what the samples should look like.
+      notes: what is shown and what is not ("one seed is a demonstration").
+      timings: seconds of the comparison as a whole, by what they were spent on.
+      bands: curve name -> (step, low, high): a healthy run to compare with, drawn behind the arms' curves.
+    """
+
+    title: str
+    question: str
+    command: str
+    arms: tuple[Arm, ...]
+    real: Clips
+    comparisons: tuple[Comparison, ...] = ()
+    correlations: tuple[Correlation, ...] = ()
+    pass_lines: tuple[PassLine, ...] = ()
+    notes: tuple[str, ...] = ()
+    timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    bands: dict[str, tuple[tuple[int, float, float], ...]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [arm.name for arm in self.arms]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"A report needs at least one arm, each with a name of its own; given {names}.")
+        for entry in (*self.comparisons, *self.correlations):
+            if not {entry.first, entry.second} <= set(names):
+                raise ValueError(f"A comparison of {entry.first!r} with {entry.second!r}, but the arms are {names}.")
+        shapes = {arm.name: arm.videos.shape[1:] for arm in self.arms} | {"the real clips": self.real.shape[1:]}
+        if len(set(shapes.values())) != 1 or self.real.shape[-1] not in (1, 3):
+            raise ValueError(f"Clips play in step, so all need one shape, with 1 or 3 channels; given {shapes}.")
+        _require_same_protocols(self.arms)
+
+
+def correlate(first: str, second: str, first_videos: Clips, second_videos: Clips, seed: int) -> Correlation:
+    """Pixel correlation of two arms' clips, clip i of both from the same noise; at least 2 that are not constant."""
+    same = statistics.pixel_correlation(first_videos, second_videos)
+    other = statistics.pixel_correlation(first_videos, np.roll(second_videos, 1, axis=0))
+    kept = np.isfinite(same) & np.isfinite(other)
+    return Correlation(
+        first,
+        second,
+        same_noise=statistics.mean(same[kept], seed),
+        other_noise=statistics.mean(other[kept], seed),
+        num_clips=int(kept.sum()),
+        num_constant=int((~kept).sum()),
+    )
+
+
+def _require_same_protocols(arms: tuple[Arm, ...]) -> None:
+    """Two numbers of one name under two protocols are not two measurements of one thing."""
+    seen: dict[str, tuple[Arm, Metric]] = {}
+    for arm in arms:
+        for metric in arm.record.metrics:
+            other, first = seen.setdefault(metric.name, (arm, metric))
+            old, new = _protocol(first), _protocol(metric)
+            if old != new:
+                lines = "; ".join(identity.differences(old, new))
+                raise ValueError(
+                    f"{metric.name!r} of {other.name!r} and of {arm.name!r} have unlike protocols ({lines}). "
+                    "Evaluate both under one."
+                )
+
+
+def _protocol(metric: Metric) -> Mapping[str, Any]:
+    return {"protocol": metric.protocol, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
