@@ -48,8 +48,9 @@ def test_the_table_places_every_parameter_of_the_unet():
     ]
     whole = sum(leaf.size for _, leaf, spec in placed if not any(spec))
     assert whole < 0.05 * sum(leaf.size for _, leaf in leaves)  # what rests on every device is a few percent
-    heads = {spec for path, _, spec in placed if path.endswith("/qkv")}
-    assert heads == {PartitionSpec("fsdp", None, "tensor", None)}
+    specs = {path[path.index("heads") :]: spec for path, _, spec in placed if "spatial_0/heads" in path}
+    assert specs["heads/query/kernel"] == specs["heads/key/kernel"] == PartitionSpec("fsdp", "tensor")
+    assert specs["heads/out/kernel"] == PartitionSpec("tensor", "fsdp")  # no exchange between the heads and it
 
 
 def test_moments_and_average_rest_where_their_parameter_rests():

@@ -18,12 +18,12 @@ from jaxtyping import PyTree
 Rule = tuple[str, PartitionSpec]
 
 # A spec speaks of the last dimensions of the array: (input, output channels) of a kernel, be it of a dense layer [in,
-# out], of a convolution [height, width, in, out], or stacked over layers. Attention splits its heads over `tensor`.
+# out], of a convolution [height, width, in, out], or stacked over layers.
 UNET_RULES: tuple[Rule, ...] = (
-    (r"(^|/)kernel$", PartitionSpec("fsdp", "tensor")),  # [..., input channels, output channels]
-    (r"(^|/)qkv$", PartitionSpec("fsdp", None, "tensor", None)),  # [channels, 3, heads, head_dim]
-    (r"(^|/)out$", PartitionSpec("tensor", None, "fsdp")),  # [heads, head_dim, channels]
-    (r"(^|/)(bias|scale|table)$", PartitionSpec()),  # of layers and norms; embeddings of classes and positions
+    (r"(^|/)heads/out/kernel$", PartitionSpec("tensor", "fsdp")),  # its input channels are the heads, split over tensor
+    (r"(^|/)label/kernel$", PartitionSpec()),  # rows are looked up by class
+    (r"(^|/)kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(^|/)(bias|scale)$", PartitionSpec()),
 )
 
 
