@@ -1,0 +1,209 @@
+"""The pieces of a residual network over [batch, frames, height, width, channels]: none looks beyond one frame."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+from vdm.nets.fold import fold, unfold
+from vdm.types import Key
+
+Features = Float[Array, "batch frames _height _width _channels"]  # a leading underscore: not checked to stay the same
+Embedding = Float[Array, "batch frames embedding"]
+
+EPSILON = 1e-6  # added to variances
+_KERNEL = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+_ZEROS = jax.nn.initializers.zeros
+
+
+class Dense(nnx.Module):
+    """Linear map of the last axis, in its input's type. `zero`: starts at zero."""
+
+    def __init__(self, channels_in: int, channels_out: int, rngs: nnx.Rngs, *, zero: bool = False, bias: bool = True):
+        kernel_init = _ZEROS if zero else _KERNEL
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (channels_in, channels_out)))
+        self.bias = nnx.Param(jnp.zeros(channels_out)) if bias else None
+
+    def __call__(self, x: Float[Array, "... channels_in"]) -> Float[Array, "... channels_out"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class Conv(nnx.Module):
+    """1x3x3 convolution, zero padding, as 2-D over (batch x frames), in its input's type. `zero`: starts at zero."""
+
+    def __init__(self, channels_in: int, channels_out: int, rngs: nnx.Rngs, *, stride: int = 1, zero: bool = False):
+        self.stride = stride
+        kernel_init = _ZEROS if zero else _KERNEL
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (3, 3, channels_in, channels_out)))
+        self.bias = nnx.Param(jnp.zeros(channels_out))
+
+    def __call__(self, x: Features) -> Features:
+        rows = jax.lax.conv_general_dilated(
+            fold(x),
+            self.kernel[...].astype(x.dtype),
+            window_strides=(self.stride, self.stride),
+            padding="SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return unfold(rows + self.bias[...].astype(x.dtype), x.shape[1])
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation (Wu & He 2018) with the statistics of one frame, in float32."""
+
+    def __init__(self, channels: int, groups: int):
+        self.groups = groups
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Features) -> Features:
+        y = x.astype(jnp.float32)
+        y = y - self._mean(y)
+        y = y * (jax.lax.rsqrt(self._mean(y * y) + EPSILON) * self.scale[...]) + self.bias[...]
+        return y.astype(x.dtype)
+
+    def _mean(self, y: Features) -> Features:
+        # Pixels first, then the few numbers left: on CPUs a sum over a split channel axis costs three times as much.
+        per_channel = y.mean(axis=(2, 3), keepdims=True)
+        grouped = rearrange(per_channel, "b f h w (groups c) -> b f h w groups c", groups=self.groups)
+        return jnp.broadcast_to(grouped.mean(axis=-1, keepdims=True), grouped.shape).reshape(per_channel.shape)
+
+
+class RmsNorm(nnx.Module):
+    """Root-mean-square normalisation over the channels of every pixel (Zhang & Sennrich 2019), in float32."""
+
+    def __init__(self, channels: int, groups: int):
+        del groups  # this norm has none
+        self.scale = nnx.Param(jnp.ones(channels))
+
+    def __call__(self, x: Features) -> Features:
+        y = x.astype(jnp.float32)
+        return (y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + EPSILON) * self.scale[...]).astype(x.dtype)
+
+
+class AddedEmbedding(nnx.Module):
+    """norm(x + dense(embedding)): Ho et al. 2020."""
+
+    def __init__(self, channels: int, embedding_channels: int, norm: nnx.Module, rngs: nnx.Rngs):
+        self.norm = norm
+        self.dense = Dense(embedding_channels, channels, rngs)
+
+    def __call__(self, x: Features, embedding: Embedding) -> Features:
+        return self.norm(x + self.dense(embedding)[:, :, None, None])
+
+
+class ScaleShiftEmbedding(nnx.Module):
+    """norm(x) (1 + scale) + shift, both from the embedding: Dhariwal & Nichol 2021."""
+
+    def __init__(self, channels: int, embedding_channels: int, norm: nnx.Module, rngs: nnx.Rngs):
+        self.norm = norm
+        self.dense = Dense(embedding_channels, 2 * channels, rngs)
+
+    def __call__(self, x: Features, embedding: Embedding) -> Features:
+        scale, shift = jnp.split(self.dense(embedding)[:, :, None, None], 2, axis=-1)
+        return self.norm(x) * (1 + scale) + shift
+
+
+class ResidualBlock(nnx.Module):
+    """norm, SiLU, convolution, embedding, norm, SiLU, dropout, convolution (zero at first); plus the input."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        embedding_channels: int,
+        rngs: nnx.Rngs,
+        *,
+        norm: str,
+        groups: int,
+        embedding: str,
+        dropout: float,
+    ):
+        self.dropout = dropout
+        self.norm_1 = NORMS[norm](channels_in, groups)
+        self.conv_1 = Conv(channels_in, channels_out, rngs)
+        self.embedding = EMBEDDINGS[embedding](
+            channels_out, embedding_channels, NORMS[norm](channels_out, groups), rngs
+        )
+        self.conv_2 = Conv(channels_out, channels_out, rngs, zero=True)
+        self.skip = Dense(channels_in, channels_out, rngs) if channels_in != channels_out else None
+
+    def __call__(self, x: Features, embedding: Embedding, key: Key | None) -> Features:
+        """`key` draws the dropout; None: no dropout."""
+        y = self.conv_1(jax.nn.silu(self.norm_1(x)))
+        y = jax.nn.silu(self.embedding(y, embedding))
+        if key is not None and self.dropout > 0:
+            kept = jax.random.bernoulli(key, 1 - self.dropout, y.shape)
+            y = jnp.where(kept, y / (1 - self.dropout), 0)
+        y = self.conv_2(y)
+        return y + (x if self.skip is None else self.skip(x))
+
+
+class StridedDownsample(nnx.Module):
+    """Halves height and width: 3x3 convolution with stride 2 (Ho et al. 2020)."""
+
+    def __init__(self, channels: int, rngs: nnx.Rngs):
+        self.conv = Conv(channels, channels, rngs, stride=2)
+
+    def __call__(self, x: Features) -> Features:
+        return self.conv(x)
+
+
+class NearestUpsample(nnx.Module):
+    """Doubles height and width: every pixel four times, then a 3x3 convolution (Ho et al. 2020)."""
+
+    def __init__(self, channels: int, rngs: nnx.Rngs):
+        self.conv = Conv(channels, channels, rngs)
+
+    def __call__(self, x: Features) -> Features:
+        return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3))
+
+
+class PatchDownsample(nnx.Module):
+    """Halves height and width: 2x2 pixels become channels, then a linear map of them."""
+
+    def __init__(self, channels: int, rngs: nnx.Rngs):
+        self.dense = Dense(4 * channels, channels, rngs)
+
+    def __call__(self, x: Features) -> Features:
+        return self.dense(space_to_depth(x, 2))
+
+
+class PatchUpsample(nnx.Module):
+    """Doubles height and width: a linear map to four times the channels, which become 2x2 pixels."""
+
+    def __init__(self, channels: int, rngs: nnx.Rngs):
+        self.dense = Dense(channels, 4 * channels, rngs)
+
+    def __call__(self, x: Features) -> Features:
+        return depth_to_space(self.dense(x), 2)
+
+
+class OutputHead(nnx.Module):
+    """norm, SiLU, convolution (zero at first)."""
+
+    def __init__(self, channels_in: int, channels_out: int, rngs: nnx.Rngs, *, norm: str, groups: int):
+        self.norm = NORMS[norm](channels_in, groups)
+        self.conv = Conv(channels_in, channels_out, rngs, zero=True)
+
+    def __call__(self, x: Features) -> Features:
+        return self.conv(jax.nn.silu(self.norm(x)))
+
+
+def space_to_depth(video: Features, patch: int) -> Features:
+    """Squares of `patch` x `patch` pixels become the channels of one."""
+    return rearrange(video, "b f (h p) (w q) c -> b f h w (p q c)", p=patch, q=patch)
+
+
+def depth_to_space(video: Features, patch: int) -> Features:
+    """The inverse of `space_to_depth`."""
+    return rearrange(video, "b f h w (p q c) -> b f (h p) (w q) c", p=patch, q=patch)
+
+
+NORMS = {"group": GroupNorm, "rms": RmsNorm}
+EMBEDDINGS = {"add": AddedEmbedding, "scale_shift": ScaleShiftEmbedding}
+RESAMPLINGS = {"conv": (StridedDownsample, NearestUpsample), "patch": (PatchDownsample, PatchUpsample)}

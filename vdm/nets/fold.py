@@ -1,0 +1,78 @@
+"""Frames become batch entries and back, without traffic between devices.
+
+A 1x3x3 convolution is a 2-D convolution over (batch x frames). A reshape that merges two dimensions which the mesh
+splits makes XLA move data, because the merged order crosses devices. So under a mesh every device merges its own block:
+the rows of the folded array are then ordered by device, which no per-frame operation can see, and `unfold` undoes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
+
+BATCH_AXES = ("data", "fsdp")
+FRAME_AXES = ("frames",)
+
+_CLIPS = PartitionSpec(BATCH_AXES, FRAME_AXES)
+_ROWS = PartitionSpec((*BATCH_AXES, *FRAME_AXES))
+
+
+def fold(video: Float[Array, "batch frames height width channels"]) -> Float[Array, "rows height width channels"]:
+    """Merges batch and frames. Under a mesh with the axes data, fsdp and frames each device merges its own block.
+
+    Raises:
+      ValueError: the mesh does not divide the batch or the number of frames.
+    """
+    mesh = _split_mesh()
+    if mesh is None:
+        return _merge(video)
+    batch, frames = (_size(mesh, axes) for axes in (BATCH_AXES, FRAME_AXES))
+    if video.shape[0] % batch or video.shape[1] % frames:
+        raise ValueError(
+            f"The mesh splits the batch {batch} ways and the frames {frames} ways, which does not divide "
+            f"{video.shape[0]} clips of {video.shape[1]} frames: choose multiples, or another mesh."
+        )
+    return _local(mesh, _merge, _CLIPS, _ROWS)(video)
+
+
+def unfold(
+    rows: Float[Array, "rows height width channels"], num_frames: int
+) -> Float[Array, "batch frames height width channels"]:
+    """The inverse of `fold` for clips of `num_frames` frames, under the same mesh."""
+    mesh = _split_mesh()
+    if mesh is None:
+        return _separate(rows, num_frames)
+    frames_here = num_frames // _size(mesh, FRAME_AXES)
+    return _local(mesh, lambda block: _separate(block, frames_here), _ROWS, _CLIPS)(rows)
+
+
+def _merge(video: jax.Array) -> jax.Array:
+    return video.reshape(-1, *video.shape[2:])
+
+
+def _separate(rows: jax.Array, num_frames: int) -> jax.Array:
+    return rows.reshape(-1, num_frames, *rows.shape[1:])
+
+
+def _split_mesh() -> Any | None:
+    """The mesh in use, if it splits batch or frames at all; otherwise a plain reshape is local already."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or _size(mesh, (*BATCH_AXES, *FRAME_AXES)) == 1:
+        return None
+    return mesh
+
+
+def _size(mesh: Any, axes: tuple[str, ...]) -> int:
+    size = 1
+    for axis in axes:
+        size *= mesh.shape[axis]
+    return size
+
+
+def _local(mesh: Any, function: Any, in_spec: PartitionSpec, out_spec: PartitionSpec) -> Any:
+    """`function` on each device's block. The axis `tensor` stays with the compiler: channels may be split over it."""
+    manual = {*BATCH_AXES, *FRAME_AXES}
+    return jax.shard_map(function, mesh=mesh, in_specs=in_spec, out_specs=out_spec, axis_names=manual)
