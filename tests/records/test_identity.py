@@ -22,6 +22,7 @@ def _config(**overrides):
         ("optimizer.adamw.weight_decay", 0.3),
         ("schedule.ddpm_linear.beta_end", 0.5),
         ("run.num_steps", 7),
+        ("compare.question", "which?"),
     ],
 )
 def test_what_is_not_chosen_and_what_may_change_is_no_part_of_the_identity(key, value):

@@ -2,8 +2,8 @@
 
 A choice in a config is a dict with a string at `name`: every dict beside that `name` is an option, and only the option
 that carries the chosen name is read and recorded; a choice without parameters (`adam`, `heun`) has no dict at all. The
-root is no choice: its `name` is the experiment's, for people. `config.run` may change when a run resumes; all the rest
-is the identity.
+root is no choice: its `name` is the experiment's, for people. `config.compare` says which runs, not what a run is: it
+is left out. `config.run` may change when a run resumes; all the rest is the identity.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SHORT_HASH_LENGTH = 12
 
 
 def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """The config as plain JSON values, with the chosen option of every choice only. Resolving twice changes nothing.
+    """The config as plain JSON values: without `compare`, and with the chosen option of every choice only.
 
-    Tuples become lists. A value that is not None, bool, int, finite float, string or a sequence of these is a
-    ValueError that names its key.
+    Resolving twice changes nothing. Tuples become lists. A value that is not None, bool, int, finite float, string or a
+    sequence of these is a ValueError that names its key.
     """
-    return {key: _resolve(value, key) for key, value in _items(config)}
+    return {key: _resolve(value, key) for key, value in _items(config) if key != "compare"}
 
 
 NOT_IDENTITY = ("run", "compare")  # sections of a config: how a run is run, and which runs there are beside it
