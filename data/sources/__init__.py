@@ -7,7 +7,7 @@ device's work.
 from __future__ import annotations
 
 import dataclasses
-from typing import NotRequired, Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -27,6 +27,7 @@ class Example(TypedDict):
     actions: NotRequired[Actions]
 
 
+@runtime_checkable
 class Source(Protocol):
     """One split of a data set: `len(source)` clips of one shape, addressed by an index in [0, len(source)).
 
@@ -58,6 +59,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class Captioned(Protocol):
     """A source that can say what its clips show."""
 
