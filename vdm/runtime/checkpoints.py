@@ -10,7 +10,7 @@ test and the checksums watch over it.)
 import dataclasses
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
@@ -62,7 +62,7 @@ class CheckpointWriter:
         """Returns when every save is complete; raises what one of them failed with."""
         self._manager.wait_until_finished()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "CheckpointWriter":
         return self
 
     def __exit__(

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,12 @@ class Manifest:
     checksum: Mapping[str, int]
 
     @classmethod
-    def of(cls, tree: PyTree[Shaped[Array, "..."]], identity: Mapping[str, Any]) -> Self:
+    def of(cls, tree: PyTree[Shaped[Array, "..."]], identity: Mapping[str, Any]) -> "Manifest":
         """The manifest of a tree of arrays; waits until they are computed."""
         return cls(identity, layout(tree), checksums(tree))
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
+    def from_json(cls, content: Mapping[str, Any]) -> "Manifest":
         """The inverse of `dataclasses.asdict`. Raises KeyError if it is not the JSON of a manifest."""
         return cls(content["identity"], content["layout"], content["checksum"])
 
