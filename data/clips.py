@@ -74,3 +74,23 @@ class ClipSampler:
 
     def describe(self) -> str:
         return f"a clip of {self.num_frames} frames with stride {self.stride} (it spans {self.span} frames)"
+
+
+def crop_and_resize(
+    frame: UInt8[np.ndarray, "height width channels"], height: int, width: int
+) -> UInt8[np.ndarray, "new_height new_width channels"]:
+    """The largest centred rectangle of the aspect ratio height : width, resized by Pillow's bicubic filter.
+
+    The filter's support grows with the reduction, so that fine detail is averaged and not aliased. A frame that has the
+    size already is returned as it is. Colour or grey.
+    """
+    if frame.shape[:2] == (height, width):
+        return frame
+    from PIL import Image
+
+    scale = min(frame.shape[0] / height, frame.shape[1] / width)
+    top, left = (frame.shape[0] - height * scale) / 2, (frame.shape[1] - width * scale) / 2
+    box = (left, top, left + width * scale, top + height * scale)
+    image = Image.fromarray(frame if frame.shape[2] == 3 else frame[..., 0])
+    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+    return resized.reshape(height, width, frame.shape[2])

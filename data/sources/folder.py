@@ -20,10 +20,9 @@ import shutil
 import uuid
 
 import numpy as np
-from jaxtyping import UInt8
 
 from data import video_io
-from data.clips import ClipSampler, Window
+from data.clips import ClipSampler, Window, crop_and_resize
 from data.sources import Example, Splits
 
 log = logging.getLogger(__name__)
@@ -253,21 +252,6 @@ def _build(path: pathlib.Path, files: list[str], place: pathlib.Path, height: in
     writer.close()
     index = {"videos": [dataclasses.asdict(v) for v in videos], "broken": [dataclasses.asdict(b) for b in broken]}
     (place / _INDEX).write_text(json.dumps(index, indent=1))
-
-
-def crop_and_resize(
-    frame: UInt8[np.ndarray, "height width 3"], height: int, width: int
-) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """The largest centred rectangle of the aspect ratio height : width, resized by Pillow's bicubic filter.
-
-    The filter's support grows with the reduction, so that fine detail is averaged and not aliased.
-    """
-    from PIL import Image
-
-    scale = min(frame.shape[0] / height, frame.shape[1] / width)
-    top, left = (frame.shape[0] - height * scale) / 2, (frame.shape[1] - width * scale) / 2
-    box = (left, top, left + width * scale, top + height * scale)
-    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
 def _split(videos: list[Video], validation_fraction: float) -> tuple[tuple[Video, ...], tuple[Video, ...]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from data.clips import ClipSampler, Window
+from data.clips import ClipSampler, Window, crop_and_resize
 
 
 @pytest.mark.feature("D3")
@@ -46,6 +46,26 @@ def test_mirrored_frames_are_turned_left_to_right():
     mirrored = Window(np.arange(2), mirrored=True).orient(frames)
     assert mirrored[..., 0].tolist() == [[[2, 1, 0], [5, 4, 3]], [[8, 7, 6], [11, 10, 9]]]
     assert Window(np.arange(2), mirrored=False).orient(frames) is frames
+
+
+def test_crop_is_centred_and_keeps_the_aspect_ratio():
+    """A 20 x 60 frame whose middle third is white: its square crop is white (its border sees beyond)."""
+    frame = np.zeros((20, 60, 3), np.uint8)
+    frame[:, 20:40] = 255
+    square = crop_and_resize(frame, 8, 8)
+    assert (square[:, 1:-1] == 255).all() and square.min() > 220
+    assert np.array_equal(square, square[:, ::-1])
+    assert np.array_equal(crop_and_resize(frame[..., :1], 8, 8), square[..., :1])
+    wide = crop_and_resize(frame, 10, 30)
+    assert wide[:, :9].max() == 0 and wide[:, 11:19].min() == 255 and wide[:, 21:].max() == 0
+
+
+def test_reduction_averages_and_does_not_alias():
+    """Stripes of one pixel become their mean; sampling without a filter would show black or white."""
+    frame = np.zeros((64, 64, 3), np.uint8)
+    frame[:, ::2] = 255
+    small = crop_and_resize(frame, 16, 16)
+    assert np.abs(small[:, 2:-2].astype(float) - 127.5).max() < 4
 
 
 def test_bad_clips_are_explained():

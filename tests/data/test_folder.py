@@ -187,25 +187,6 @@ def test_source_survives_pickling_and_refuses_other_indices(videos):
             train[index]
 
 
-def test_crop_is_centred_and_keeps_the_aspect_ratio():
-    """A 20 x 60 frame whose middle third is white: its square crop is white (its border sees beyond)."""
-    frame = np.zeros((20, 60, 3), np.uint8)
-    frame[:, 20:40] = 255
-    square = folder.crop_and_resize(frame, 8, 8)
-    assert (square[:, 1:-1] == 255).all() and square.min() > 220
-    assert np.array_equal(square, square[:, ::-1])
-    wide = folder.crop_and_resize(frame, 10, 30)
-    assert wide[:, :9].max() == 0 and wide[:, 11:19].min() == 255 and wide[:, 21:].max() == 0
-
-
-def test_reduction_averages_and_does_not_alias():
-    """Stripes of one pixel become their mean; sampling without a filter would show black or white."""
-    frame = np.zeros((64, 64, 3), np.uint8)
-    frame[:, ::2] = 255
-    small = folder.crop_and_resize(frame, 16, 16)
-    assert np.abs(small[:, 2:-2].astype(float) - 127.5).max() < 4
-
-
 def test_bad_folders_are_explained(tmp_path):
     def open_folder(path, num_frames=4, **options):
         return folder.splits(path, clips=ClipSampler(num_frames), **SIZE, **options)
