@@ -1,8 +1,8 @@
 """Every key of every experiment, once, with its default, unit and meaning.
 
 A choice is `x.name` beside one sub-dict per option; only the chosen option is read, and only it is recorded.
-`config.run` holds what may change when a run resumes, and `config.compare` says which runs are compared; all the rest is
-a run's identity, whose hash names its checkpoint, record and report.
+`config.run` holds what may change when a run resumes, and `config.compare` says which runs are compared; all the rest
+is a run's identity, whose hash names its checkpoint, record and report.
 """
 
 from ml_collections import ConfigDict
@@ -57,7 +57,7 @@ def _data() -> ConfigDict:
     digits.num_train = 100_000
     digits.num_validation = 10_000
     digits.num_digits = 2  # per clip, 1 or 2
-    digits.digit_size = 22  # pixels
+    digits.digit_size = 0  # pixels, the side of a digit's square; 0: 22/64 of the frame's short side, and 8 at least
     digits.speed = 2.0  # pixels per frame
 
     data.folder = ConfigDict()
@@ -74,8 +74,8 @@ def _data() -> ConfigDict:
     tfds = data.tfds
     tfds.name = "bair_robot_pushing_small"  # bair_robot_pushing_small | ucf101 | moving_mnist | what data.prepare wrote
     tfds.data_dir = ""  # where the prepared data set lies (array_record files)
-    tfds.train_split = "train"
-    tfds.validation_split = "test"
+    tfds.train_split = "train"  # in TFDS's notation; moving_mnist has "test" only: "test[:90%]" and "test[90%:]"
+    tfds.validation_split = "test"  # "validation" for what data.prepare wrote
     tfds.frame_stride = 1
     tfds.flip = False
     return data
@@ -211,6 +211,7 @@ def _compare() -> ConfigDict:
     compare.question = ""  # what the comparison asks, in a sentence or two
     compare.seeds = (0,)  # each arm is trained once per seed
     compare.arms = ConfigDict()  # name -> see `arm`
+    compare.bands = ""  # file of a healthy run's curves, drawn behind the arms'; `compare --write_bands` writes one
     compare.num_shown = 8  # clips per arm in the report
     return compare
 
