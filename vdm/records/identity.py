@@ -28,12 +28,9 @@ def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     return {key: _resolve(value, key) for key, value in _items(config) if key != "compare"}
 
 
-NOT_IDENTITY = ("run", "compare")  # sections of a config: how a run is run, and which runs there are beside it
-
-
 def identity(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved config without `run` and `compare`: what may not change when a run resumes."""
-    return {key: value for key, value in resolve(config).items() if key not in NOT_IDENTITY}
+    """The resolved config without `run`: what may not change when a run resumes."""
+    return {key: value for key, value in resolve(config).items() if key != "run"}
 
 
 def identity_hash(config: ConfigDict | Mapping[str, Any]) -> str:
