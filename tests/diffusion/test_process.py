@@ -104,8 +104,7 @@ def test_posterior_from_pure_noise_forgets_it():
 
 
 def test_the_oracle_agrees_with_itself():
-    """Three routes to one posterior mean: solve per spatial mode, gain per eigenvector, Tweedie from the dense score.
-    """
+    """Three routes to one posterior mean: a solve per spatial mode, a gain per eigenvector, the dense score."""
     video, vp = GaussianVideo(num_frames=4, height=3, channels=2), schedules.vp_linear(0.1, 20.0)
     random = np.random.default_rng(1)
     with jax.enable_x64(True):

@@ -15,6 +15,7 @@ variance of their gradients only.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -137,12 +138,16 @@ def effective_weight(objective: Objective, log_snrs: Float[Array, "levels"]) -> 
       ValueError: a log-SNR that the schedule does not reach.
     """
     t = schedules.time_of(objective.schedule, log_snrs)[:, None]
-    level = schedules.level(objective.schedule, t)
-    log_weight = weightings.log_factor(objective.weighting, targets.NOISE, objective.schedule, t, level)
-    if objective.weighting.on is None:
-        log_weight += 2.0 * (targets.log_leverage(objective.target, level) - targets.log_leverage(targets.NOISE, level))
-    density = objective.times.density(t) / -schedules.log_snr_rate(objective.schedule, t)
-    return (jnp.exp(log_weight) * density)[:, 0]
+
+    @jax.jit
+    def weight_at(t: Time) -> Time:
+        level = schedules.level(objective.schedule, t)
+        own = weightings.log_factor(objective.weighting, objective.target, objective.schedule, t, level)
+        to_noise = targets.log_leverage(objective.target, level) - targets.log_leverage(targets.NOISE, level)
+        density = objective.times.density(t) / -schedules.log_snr_rate(objective.schedule, t)
+        return jnp.exp(own + 2.0 * to_noise) * density
+
+    return weight_at(t)[:, 0]
 
 
 def _check_levels(objective: Objective) -> None:
@@ -152,18 +157,25 @@ def _check_levels(objective: Objective) -> None:
         raise ValueError(
             f"times.grid.num_steps is {grid}, but the schedule is a chain of {steps} steps: make them equal"
         )
+    t = np.linspace(objective.times.smallest, 1.0, _CHECKED_LEVELS, dtype=np.float32)
     with jax.ensure_compile_time_eval():
-        t = jnp.linspace(objective.times.smallest, 1.0, _CHECKED_LEVELS)[:, None]
-        level = schedules.level(objective.schedule, t)
-        log_factor = weightings.log_factor(objective.weighting, objective.target, objective.schedule, t, level)
-        faults = {
-            "there is no noise (log-SNR is not below infinity); raise times.uniform.min": ~(level.log_snr < jnp.inf),
-            f"{objective.target.name} does not determine x0; predict v or x0": ~jnp.isfinite(
-                targets.log_leverage(objective.target, level)
-            ),
-            f"weighting {objective.weighting.name} is not finite on the error of {objective.target.name}; take another"
-            " weighting or target, or raise times.uniform.min": ~jnp.isfinite(jnp.exp(log_factor)),
-        }
+        tried = _tried(objective.schedule, objective.target, objective.weighting, jnp.asarray(t[:, None]))
+        log_snr, leverage, factor = (np.asarray(values)[:, 0] for values in tried)
+    name = objective.target.name
+    faults = {
+        "there is no noise (log-SNR is not below infinity); raise times.uniform.min": ~(log_snr < np.inf),
+        f"{name} does not determine x0; predict v or x0": ~np.isfinite(leverage),
+        f"weighting {objective.weighting.name} is not finite on the error of {name}; take another weighting or target,"
+        " or raise times.uniform.min": ~np.isfinite(factor),
+    }
     for fault, where in faults.items():
         if np.any(where):
-            raise ValueError(f"at t = {float(np.asarray(t)[np.asarray(where)][0]):g} {fault}")
+            raise ValueError(f"at t = {t[where][0]:g} {fault}")
+
+
+@functools.partial(jax.jit, static_argnames=("target", "weighting"))
+def _tried(schedule: Schedule, target: Target, weighting: Weighting, t: Time) -> tuple[Time, Time, Time]:
+    """(log-SNR, log leverage of the target, factor on its error)."""
+    level = schedules.level(schedule, t)
+    log_factor = weightings.log_factor(weighting, target, schedule, t, level)
+    return level.log_snr, targets.log_leverage(target, level), jnp.exp(log_factor)

@@ -85,15 +85,19 @@ def time_of(schedule: Schedule, log_snrs: Float[Array, "*shape"]) -> Float[Array
                 f"log-SNR {wanted.min():g} to {wanted.max():g} was asked for, but {type(schedule).__name__} reaches"
                 f" {ends[0]:g} (t = 1) to {ends[1]:g} (t = 0) only: choose levels inside, or another schedule"
             )
+        return _bisected(schedule, log_snrs)
 
-        def halve(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = bracket
-            middle = 0.5 * (low + high)
-            too_clean = log_snr(schedule, middle) > log_snrs
-            return jnp.where(too_clean, middle, low), jnp.where(too_clean, high, middle)
 
-        low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(log_snrs), jnp.ones_like(log_snrs)))
-        return 0.5 * (low + high)
+@jax.jit
+def _bisected(schedule: Schedule, log_snrs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def halve(_: Int[Array, ""], bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        too_clean = log_snr(schedule, middle) > log_snrs
+        return jnp.where(too_clean, middle, low), jnp.where(too_clean, high, middle)
+
+    low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(log_snrs), jnp.ones_like(log_snrs)))
+    return 0.5 * (low + high)
 
 
 @jax.tree_util.register_dataclass

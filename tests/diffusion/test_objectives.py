@@ -1,0 +1,407 @@
+"""The unified objective: its weights, its minimiser, and DDPM and the VP SDE as two configurations of it.
+
+Most expectations are exact: the loss of a linear network is quadratic, and `moment_design` has exact second moments.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.oracles.gaussian_video import GaussianVideo
+from vdm.diffusion import objectives, process, schedules, targets
+from vdm.diffusion.objectives import Objective
+from vdm.diffusion.targets import TARGETS
+from vdm.diffusion.times import Grid, Uniform
+from vdm.diffusion.weightings import WEIGHTINGS
+from vdm.types import Level, Prediction
+
+VIDEO = GaussianVideo()
+STD = 0.5
+DDPM = schedules.ddpm_linear(1000, 1e-4, 0.02)
+VP = schedules.vp_linear(0.1, 20.0)
+COSINE = schedules.cosine(-20.0, 20.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """alpha = 1 - t, sigma = t: not variance preserving, no signal at all at t = 1."""
+
+    num_steps = None
+
+    def log_alpha(self, t):
+        return jnp.log1p(-t)
+
+    def log_sigma(self, t):
+        return jnp.log(t)
+
+
+def objective(schedule=VP, target="noise", weighting="simple", times=None):
+    return Objective(schedule, TARGETS[target], WEIGHTINGS[weighting], times or Uniform(1e-3), STD)
+
+
+def network(target, denoise):
+    """The network whose x0 estimate is the given denoiser's, for a variance-preserving schedule."""
+
+    def predict(scaled_xt, log_snr):
+        alpha, sigma = (jnp.sqrt(jax.nn.sigmoid(sign * log_snr)) for sign in (1, -1))
+        level = Level(alpha, sigma, log_snr)
+        xt = scaled_xt * process.spread(jnp.sqrt((STD * alpha) ** 2 + sigma**2))
+        x0 = denoise(xt, level)
+        return Prediction(targets.value_of(TARGETS[target], x0, process.noise_from(x0, xt, level), level))
+
+    return predict
+
+
+def blend(xt, level, weight=0.7):
+    """Some nonlinear denoiser, for what must hold of any."""
+    return weight * jnp.tanh(xt + 0.3 * jnp.roll(xt, 1, axis=1)) * process.spread(level.alpha)
+
+
+log_snr_of = jax.jit(schedules.log_snr)
+
+
+def design_losses(built, predict, times):
+    """Mean losses over the design at each time: [num_times, frames], or [num_times] where all frames share it."""
+    x0, noise = VIDEO.moment_design()
+    levels = np.broadcast_to(
+        np.asarray(times)[:, None, None] if np.ndim(times) == 1 else times[:, None], (len(times), 24, 3)
+    )
+    losses = jax.jit(jax.vmap(lambda t: objectives.loss(built, predict, x0, noise, t)))(jnp.asarray(levels))
+    return jax.tree.map(lambda values: np.asarray(values).mean(axis=1), losses)
+
+
+def everywhere(t):
+    return np.full((24, 3), t)
+
+
+SOME = network("v", blend)
+
+
+@pytest.mark.feature("O2")
+def test_a_network_that_says_zero_has_loss_one():
+    built = objective(DDPM, times=Grid(1000))
+    silent = lambda xt, log_snr: Prediction(0.0 * xt)  # noqa: E731
+    random = np.random.default_rng(0)
+    x0, noise = (jnp.asarray(random.normal(size=(512, *VIDEO.shape)), jnp.float32) for _ in range(2))
+    t = objectives.times_of(built, jnp.asarray(random.random(512), jnp.float32), VIDEO.num_frames)
+    losses = np.asarray(jax.jit(lambda *clips: objectives.loss(built, silent, *clips).loss)(x0, noise, t))
+    assert abs(losses.mean() - 1.0) < 4 * np.sqrt(2 / noise.size)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(design_losses(built, silent, np.array([0.3, 0.9])).loss, 1.0, atol=1e-12)
+
+
+@pytest.mark.feature("O2")
+def test_exact_denoiser_reaches_the_analytic_minimum():
+    steps = np.array([1, 30, 500, 1000])
+    with jax.enable_x64(True):
+        losses = design_losses(objective(DDPM, times=Grid(1000)), network("noise", VIDEO.denoise), steps / 1000)
+    kept = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))[steps - 1]
+    snr = kept / (1.0 - kept)
+    minimum = np.array([VIDEO.minimal_error(np.log(ratio)) for ratio in snr])
+    np.testing.assert_allclose(losses.x0_error, minimum, rtol=1e-6)
+    np.testing.assert_allclose(losses.noise_error, snr * minimum, rtol=1e-6)
+    np.testing.assert_array_equal(losses.loss, losses.noise_error)
+
+
+@pytest.mark.feature("O2")
+def test_levels_may_differ_between_frames():
+    """Trace of the exact posterior covariance with its own level in each frame, by dense algebra."""
+    t = np.array([0.05, 0.4, 0.9])
+    decay = np.repeat(np.exp(-0.1 * t - 9.95 * t**2), 4)
+    mix = np.sqrt(decay)[:, None] * VIDEO.covariance
+    posterior = VIDEO.covariance - mix.T @ np.linalg.solve(mix * np.sqrt(decay) + np.diag(1.0 - decay), mix)
+    with jax.enable_x64(True):
+        losses = design_losses(objective(target="x0", weighting="unit"), network("x0", VIDEO.denoise), t[None])
+    assert losses.loss[0] == losses.x0_error[0] == pytest.approx(np.trace(posterior) / 12, rel=1e-9)
+    assert losses.noise_error[0] == pytest.approx(np.mean(np.diag(posterior) * decay / (1.0 - decay)), rel=1e-9)
+
+
+@pytest.mark.feature("O2")
+def test_gradient_is_the_finite_difference():
+    built = objective(DDPM, times=Grid(1000))
+    with jax.enable_x64(True):
+        x0, noise = VIDEO.moment_design()
+        t = jnp.asarray(np.tile([0.01, 0.3, 1.0], (24, 1)))
+
+        @jax.jit
+        def mean_loss(weight):
+            denoise = lambda xt, level: blend(xt, level, weight)  # noqa: E731
+            return objectives.loss(built, network("noise", denoise), x0, noise, t).loss.mean()
+
+        slope = (mean_loss(0.7 + 1e-5) - mean_loss(0.7 - 1e-5)) / 2e-5
+        assert float(jax.jit(jax.grad(mean_loss))(0.7)) == pytest.approx(float(slope), rel=1e-7)
+
+
+@pytest.mark.feature("O10")
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("t", [0.05, 0.6])
+def test_normal_equations_of_every_weighting_give_the_exact_score(weighting, t):
+    """The best linear network of a weighted loss, found from its own gradient and Hessian, is the score; its loss is
+    known.
+    """
+    built = objective(target="score", weighting=weighting)
+    with jax.enable_x64(True):
+        x0, noise = VIDEO.moment_design()
+
+        def mean_loss(matrix):
+            def predict(xt, log_snr):
+                return Prediction((xt.reshape(24, 12) @ matrix.T).reshape(xt.shape))
+
+            return objectives.loss(built, predict, x0, noise, jnp.asarray(everywhere(t))).loss.mean()
+
+        zero = jnp.asarray(np.zeros((12, 12)))
+        value, gradient, hessian = jax.jit(
+            lambda at: (mean_loss(at), jax.grad(mean_loss)(at), jax.hessian(mean_loss)(at))
+        )(zero)
+    gradient, hessian = np.asarray(gradient).ravel(), np.asarray(hessian).reshape(144, 144)
+    best = np.linalg.solve(hessian, -gradient)
+    decay = np.exp(-0.1 * t - 9.95 * t**2)
+    noisy = decay * VIDEO.covariance + (1.0 - decay) * np.eye(12)
+    score = -best.reshape(12, 12) / np.sqrt(decay * STD**2 + 1.0 - decay) / np.sqrt(1.0 - decay)
+    np.testing.assert_allclose(score, -np.linalg.inv(noisy), rtol=1e-7, atol=1e-9)
+    # g^2/(2 std^2) with beta(t) = 0.1 + 19.9 t is Song's; the two others are 1 on the noise
+    weight = {"unit": 1.0, "simple": 1.0, "likelihood": (0.1 + 19.9 * t) / (2.0 * (1.0 - decay))}[weighting]
+    minimum = weight * decay / (1.0 - decay) * VIDEO.minimal_error(np.log(decay / (1.0 - decay)))
+    assert float(value) + 0.5 * gradient @ best == pytest.approx(minimum, rel=1e-8)
+
+
+def half_rate(schedule, t):
+    """-1/2 d log_snr/dt from each schedule's own textbook formula."""
+    if schedule is VP:
+        return (0.1 + 19.9 * t) / (2.0 * -np.expm1(-0.1 * t - 9.95 * t**2))
+    if schedule is DDPM:
+        betas, step = np.linspace(1e-4, 0.02, 1000), np.rint(1000 * t).astype(int) - 1
+        return -1000.0 * np.log1p(-betas[step]) / (2.0 * (1.0 - np.cumprod(1.0 - betas)[step]))
+    clean = np.arctan(np.exp(-10.0))
+    slope = np.pi / 2 - 2 * clean
+    return 2.0 * slope / np.sin(2.0 * (slope * t + clean))
+
+
+@pytest.mark.feature("O11")
+@pytest.mark.parametrize("schedule", [DDPM, VP, COSINE], ids=["ddpm", "vp", "cosine"])
+@pytest.mark.parametrize(("target", "weighting"), itertools.product(TARGETS, WEIGHTINGS))
+def test_every_row_has_its_published_weight_on_the_noise_error(schedule, target, weighting):
+    """The table of weights: loss over noise error, for some network (one that says zero), at levels of three
+    schedules.
+    """
+    t = np.array([0.002, 0.5, 1.0])
+    losses = design_losses(
+        objective(schedule, target, weighting), lambda xt, log_snr: Prediction(0.0 * xt), t.astype(np.float32)
+    )
+    snr = np.exp(log_snr_of(schedule, jnp.asarray(t.astype(np.float32))))
+    unit = {"noise": 1.0, "score": 1.0, "x0": 1.0 / snr, "v": 1.0 + 1.0 / snr}[target]
+    expected = {"unit": unit, "simple": 1.0, "likelihood": half_rate(schedule, t)}[weighting]
+    np.testing.assert_allclose(losses.loss / losses.noise_error, expected * np.ones(3), rtol=5e-4)
+
+
+@pytest.mark.feature("O11")
+def test_discrete_loss_is_the_sde_loss_at_matched_log_snr():
+    discrete, continuous = (objective(schedule, "v", "simple") for schedule in (DDPM, VP))
+    with jax.enable_x64(True):
+        t = np.array([2, 100, 500, 900]) / 1000
+        matched = np.asarray(schedules.time_of(VP, log_snr_of(DDPM, jnp.asarray(t))))
+        losses = [design_losses(*pair).loss for pair in ((discrete, SOME, t), (continuous, SOME, matched))]
+    np.testing.assert_allclose(*losses, rtol=1e-10)
+
+
+@pytest.mark.feature("O11")
+def test_discrete_loss_approaches_the_sde_loss_at_first_order():
+    """At matched t the chain with betas b(i/T)/T differs from VP-linear by O(1/T): the measured rate is 1."""
+    sizes = np.array([125, 500, 2000])
+    with jax.enable_x64(True):
+        continuous = design_losses(objective(VP), SOME, np.array([0.4])).loss[0]
+        gaps = []
+        for size in sizes:
+            chain = schedules.ddpm_linear(int(size), 0.1 / size, 20.0 / size)
+            gaps.append(design_losses(objective(chain), SOME, np.array([0.4])).loss[0] - continuous)
+    rate = np.polyfit(np.log(sizes), np.log(np.abs(gaps)), 1)[0]
+    assert rate == pytest.approx(-1.0, abs=0.05)
+
+
+@pytest.mark.feature("O11")
+@pytest.mark.parametrize("target", ["noise", "v"])
+def test_gradients_of_ddpm_and_the_sde_point_the_same_way(target):
+    """Same seed and network, the two demonstration configurations: cosine of the gradients above 0.999."""
+    random = np.random.default_rng(0)
+    x0 = VIDEO.sample(jax.random.key(0), 64)
+    noise = jnp.asarray(random.normal(size=x0.shape), jnp.float32)
+    u = jnp.asarray(random.random(64), jnp.float32)
+    hidden = {"in": random.normal(size=(14, 32)) / 3, "out": random.normal(size=(32, 12)) / 5}
+
+    def gradient(built):
+        def mean_loss(weights):
+            def predict(xt, log_snr):
+                told = jnp.tanh(log_snr[:, :2] / 8)
+                features = jnp.concatenate([xt.reshape(64, 12), told], axis=1)
+                return Prediction((jnp.tanh(features @ weights["in"]) @ weights["out"]).reshape(xt.shape))
+
+            t = objectives.times_of(built, u, 3)
+            return objectives.loss(built, predict, x0, noise, t).loss.mean()
+
+        gradients = jax.jit(jax.grad(mean_loss))(jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), hidden))
+        return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(gradients)])
+
+    discrete = gradient(objective(DDPM, target, "unit", Grid(1000)))
+    continuous = gradient(objective(VP, target, "unit", Uniform(1e-3)))
+    assert discrete @ continuous / np.linalg.norm(discrete) / np.linalg.norm(continuous) > 0.999
+
+
+@pytest.mark.feature("O11")
+def test_effective_weight_closed_forms():
+    levels = jnp.asarray(np.linspace(-6.0, 6.0, 25), jnp.float32)
+    # -1/2 d log_snr/dt times dt/d log_snr: the likelihood weighs all log-SNRs alike, whatever the schedule
+    for schedule in (DDPM, VP, COSINE):
+        flat = objectives.effective_weight(objective(schedule, "v", "likelihood", Uniform(1e-4)), levels)
+        np.testing.assert_allclose(flat, 0.5 / (1 - 1e-4), rtol=2e-3)
+    slope = np.pi / 2 - 2 * np.arctan(np.exp(-10.0))
+    unit_v = objectives.effective_weight(objective(COSINE, "v", "unit", Uniform(0.0)), levels)
+    np.testing.assert_allclose(unit_v, np.exp(-levels / 2) / (2 * slope), rtol=1e-4)
+
+
+@pytest.mark.feature("O11")
+@pytest.mark.parametrize(("schedule", "times"), [(VP, Uniform(1e-3)), (DDPM, Grid(1000)), (COSINE, Uniform(0.1))])
+def test_expected_loss_is_the_integral_of_the_effective_weight(schedule, times):
+    """Two routes to the expected loss of the exact denoiser: over u through the measure, and over log-SNR through
+    w_eff.
+    """
+    built = objective(schedule, "v", "unit", times)
+    x0, noise = VIDEO.moment_design()
+    num = 2000
+
+    def at(u):
+        t = objectives.times_of(built, jnp.full(24, u), 3)
+        return objectives.loss(built, network("v", VIDEO.denoise_evenly), x0, noise, t).loss.mean()
+
+    u = jnp.asarray((np.arange(num) + 0.5) / num, jnp.float32)
+    over_u = np.mean(jax.jit(lambda u: jax.lax.map(at, u))(u))
+    ends = schedules.log_snr(schedule, jnp.asarray(np.float32([1.0, times.smallest])))
+    log_snrs = np.linspace(*np.asarray(ends) + np.array([1e-3, -1e-3]), 4001).astype(np.float32)
+    weight = np.asarray(objectives.effective_weight(built, jnp.asarray(log_snrs)))
+    error = np.exp(log_snrs) * np.array([VIDEO.minimal_error(float(log_snr)) for log_snr in log_snrs])
+    assert over_u == pytest.approx(np.trapezoid(weight * error, log_snrs), rel=5e-3)
+
+
+@pytest.mark.feature("O12")
+@pytest.mark.parametrize("log_snr", [-4.0, 0.0, 3.0])
+def test_every_target_converts_to_every_other_and_back(log_snr):
+    random = np.random.default_rng(3)
+    x0, noise = (jnp.asarray(random.normal(size=(2, *VIDEO.shape)), jnp.float32) for _ in range(2))
+    numbers = np.sqrt(1 / (1 + np.exp(-log_snr))), np.sqrt(1 / (1 + np.exp(log_snr))), log_snr
+    level = Level(*(jnp.asarray(np.full((2, 3), number), jnp.float32) for number in numbers))
+    alpha, sigma = numbers[:2]
+    xt = alpha * x0 + sigma * noise
+    known = {"x0": x0, "noise": noise, "score": noise, "v": alpha * noise - sigma * x0}
+
+    @jax.jit
+    def there_and_back():
+        table = {}
+        for source, to in itertools.product(TARGETS.values(), repeat=2):
+            there = targets.convert(source, known[source.name], to, xt, level)
+            table[source.name, to.name] = there, targets.convert(to, there, source, xt, level)
+        return table, process.score_from(x0, xt, level)
+
+    table, score = there_and_back()
+    worst = np.exp(abs(log_snr) / 2)  # what float32 must lose
+    for (source, to), (there, back) in table.items():
+        np.testing.assert_allclose(there, known[to], atol=1e-6 * worst)
+        np.testing.assert_allclose(back, known[source], atol=1e-6 * worst)
+    np.testing.assert_allclose(score, -noise / sigma, atol=2e-6 * worst / sigma)
+
+
+@pytest.mark.feature("O12")
+@pytest.mark.parametrize("target", TARGETS)
+def test_error_identities(target):
+    """At one xt: noise error = SNR x0 error, v error = (1 + SNR) x0 error (variance preserving), from the values
+    themselves.
+    """
+    t, snr = np.array([0.3]), 1.0 / np.expm1(0.1 * 0.3 + 9.95 * 0.09)
+    ratio = {"x0": 1.0, "noise": snr, "score": snr, "v": 1.0 + snr}[target]
+    predict, built = network(target, blend), objective(target=target, weighting="unit")
+    x0, noise = VIDEO.moment_design()
+
+    @jax.jit
+    def through_the_denoiser(t):
+        level = schedules.level(VP, t)
+        estimate = objectives.denoiser(built, predict)(process.diffuse(x0, noise, level), level)
+        return ((estimate - x0) ** 2).mean()
+
+    with jax.enable_x64(True):
+        losses = jax.tree.map(float, jax.tree.map(np.squeeze, design_losses(built, predict, t)))
+        x0_error = float(through_the_denoiser(jnp.asarray(everywhere(0.3))))
+    assert losses.loss / losses.x0_error == pytest.approx(ratio, rel=1e-6)
+    assert losses.noise_error / losses.x0_error == pytest.approx(snr, rel=1e-6)
+    assert losses.x0_error == pytest.approx(x0_error, rel=1e-6)
+
+
+@pytest.mark.feature("O12")
+@pytest.mark.parametrize("weighting", ["simple", "likelihood"])
+def test_gradients_are_equal_where_weights_are_matched(weighting):
+    with jax.enable_x64(True):
+        x0, noise = VIDEO.moment_design()
+        t = jnp.asarray(np.tile([0.01, 0.3, 1.0], (24, 1)))
+
+        def gradient(target):
+            def mean_loss(weight):
+                denoise = lambda xt, level: blend(xt, level, weight)  # noqa: E731
+                return objectives.loss(
+                    objective(VP, target, weighting), network(target, denoise), x0, noise, t
+                ).loss.mean()
+
+            return float(jax.jit(jax.grad(mean_loss))(0.7))
+
+        gradients = [gradient(target) for target in TARGETS]
+    np.testing.assert_allclose(gradients, gradients[0], rtol=1e-9)
+
+
+def test_input_has_unit_variance_at_every_level():
+    """With data of variance data_std^2 the network's input has variance 1, also where alpha^2 + sigma^2 is not 1."""
+    white = GaussianVideo(variance=STD**2, frame_correlation=0.0, pixel_correlation=0.0)
+    x0, noise = white.moment_design()
+    for schedule in (VP, Flow()):
+        level = schedules.level(schedule, jnp.asarray(np.tile(np.float32([0.01, 0.5, 1.0]), (24, 1))))
+        shown = np.asarray(objectives.scaled(process.diffuse(x0, noise, level), level, STD)).reshape(24, -1)
+        np.testing.assert_allclose(shown.T @ shown / 24, np.eye(12), atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["v", "x0"])
+@pytest.mark.parametrize(("weighting", "factor"), [("unit", 1.0), ("simple", 0.0)])
+def test_no_signal_at_all_is_fine_for_v_and_x0(target, weighting, factor):
+    """At t = 1 of the flow schedule xt is the noise and v = -x0, so a network that says zero errs by the data's
+    variance.
+    """
+    losses = design_losses(
+        objective(Flow(), target, weighting), lambda xt, log_snr: Prediction(0.0 * xt), np.float32([1.0])
+    )
+    assert losses.loss[0] == pytest.approx(factor * VIDEO.variance, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: objective(VP, times=Uniform(0.0)), "no noise .*raise times.uniform.min"),
+        (lambda: objective(Flow(), "noise"), "at t = 1 noise does not determine x0; predict v or x0"),
+        (lambda: objective(Flow(), "v", "likelihood"), "weighting likelihood is not finite on the error of v"),
+        (lambda: objective(DDPM, times=Grid(500)), "num_steps is 500, but the schedule is a chain of 1000"),
+        (lambda: Objective(VP, TARGETS["v"], WEIGHTINGS["unit"], Uniform(1e-3), 0.0), "data_std must be positive"),
+        (lambda: Uniform(1.0), r"times.uniform.min must be in \[0, 1\)"),
+        (lambda: Grid(0), "at least 1"),
+    ],
+)
+def test_impossible_objectives_are_refused(build, said):
+    with pytest.raises(ValueError, match=said):
+        build()
+
+
+@pytest.mark.feature("O2")
+def test_measures_visit_what_they_say():
+    u = jnp.asarray(np.arange(2**16) / 2**16, jnp.float32)
+    continuous, discrete = np.asarray(Uniform(1e-3).time(u)), np.asarray(Grid(64).time(u))
+    assert continuous.min() > 1e-3
+    assert continuous.max() == 1.0
+    np.testing.assert_array_equal(np.unique(discrete * 64, return_counts=True), [np.arange(1, 65), np.full(64, 1024)])
+    assert np.abs(discrete - continuous).max() <= 1 / 64 + 1e-3
