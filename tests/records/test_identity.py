@@ -115,3 +115,9 @@ def test_another_identity_in_the_workdir_is_refused_with_the_differences_and_the
     ) as error:
         identity.require_same_identity(recorded, _config(**{"data.batch_size": 32, "run.num_steps": 9}), "runs/a")
     assert "run.num_steps" not in str(error.value)
+
+
+def test_the_order_of_keys_is_no_part_of_the_identity():
+    one = {"a": {"x": 1, "y": 2}, "b": 3}
+    two = {"b": 3, "a": {"y": 2, "x": 1}}
+    assert identity.identity_hash(one) == identity.identity_hash(two)
