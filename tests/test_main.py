@@ -1,0 +1,131 @@
+"""The command line: what a stranger reads, and what bad input is answered with before any compute is spent."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from data import video_io
+from vdm.__main__ import VERBS, main
+
+CONFIG = "--config=tests/tiny.py"
+
+
+def run(*arguments: str) -> int:
+    return main(["vdm", *arguments])
+
+
+def refused(capsys, *arguments: str) -> str:
+    """What is printed for a command that must be refused."""
+    assert run(*arguments) == 2
+    return capsys.readouterr().err
+
+
+def test_help_lists_the_verbs_and_each_verb_explains_itself(capsys):
+    assert run("--help") == 0
+    overview = capsys.readouterr().out
+    for verb in VERBS:
+        assert f"  {verb}" in overview
+        assert run(verb, "--help") == 0
+        text = capsys.readouterr().out
+        assert f"python -m vdm {verb} --config=configs/NAME.py --workdir=DIR" in text
+        assert "--config.KEY=VALUE" in text
+
+
+def test_an_unknown_verb_names_the_known_ones(capsys):
+    assert "train, sample, evaluate, compare" in refused(capsys, "trian")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ((CONFIG,), "--workdir=... is missing"),
+        (("--workdir=x",), "--config=... is missing"),
+        ((CONFIG, "--workdir=x", "--config.data.batchsize=3"), "batchsize"),
+        ((CONFIG, "--workdir=x", "--config.data.batch_size=many"), "many"),
+        ((CONFIG, "--workdir=x", "--numclips=3"), "numclips"),
+        ((CONFIG, "--workdir=x", "stray"), "stray"),
+        (("--config=configs/none.py", "--workdir=x"), "configs/none.py"),
+        ((CONFIG, "--workdir=x", "--config.schedule.name=linear"), "ddpm_linear, ddpm_cosine, vp_linear, cosine"),
+        ((CONFIG, "--workdir=x", "--config.data.name=shapes"), "moving_shapes"),
+        ((CONFIG, "--workdir=x", "--config.objective.target=epsilon"), "x0, noise, v, score"),
+        ((CONFIG, "--workdir=x", "--config.network.label_dropout=0.1"), "class_conditional"),
+        ((CONFIG, "--workdir=x", "--config.data.height=9"), "9 x 8"),
+        ((CONFIG, "--workdir=x", "--config.run.mesh.fsdp=3"), "multiply"),
+        ((CONFIG, "--workdir=x", "--config.objective.times.name=grid", "--config.schedule.name=ddpm_linear",
+          "--config.objective.times.grid.num_steps=10"), "make them equal"),
+        ((CONFIG, "--workdir=x", "--config.schedule.name=ddpm_linear", "--config.sampler.num_steps=2000"), "1000-step"),
+        ((CONFIG, "--workdir=x", "--config.evaluation.log_snrs=(99.0,)"), "99"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_answered_before_compute(arguments, answer, capsys, tmp_path, monkeypatch):
+    arguments = [f"--workdir={tmp_path / 'x'}" if word == "--workdir=x" else word for word in arguments]
+    assert answer in refused(capsys, "train", *arguments)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_without_videos_and_clips_longer_than_every_video_are_refused(capsys, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    folder = (
+        CONFIG,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.name=folder",
+        f"--config.data.folder.path={videos}",
+    )
+    assert str(videos) in refused(capsys, "train", *folder)
+    (videos / "broken.mp4").write_bytes(b"not a video")
+    assert "broken.mp4" in refused(capsys, "train", *folder)
+    video_io.write(videos / "short.mp4", np.zeros((3, 16, 16, 3), np.uint8), fps=8)
+    assert "3 frames" in refused(capsys, "train", *folder)
+
+
+@pytest.mark.parametrize("verb", ["sample", "evaluate"])
+def test_a_run_that_is_not_there_cannot_be_sampled(verb, capsys, tmp_path):
+    assert "train" in refused(capsys, verb, CONFIG, f"--workdir={tmp_path}")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    assert run("train", CONFIG, f"--workdir={folder}", "--config.run.num_steps=2") == 0
+    return folder
+
+
+def test_sample_writes_what_a_player_and_a_person_can_open(trained):
+    assert run("sample", CONFIG, f"--workdir={trained}", "--num_clips=3", "--config.sampler.num_steps=3") == 0
+    folder = trained / "samples" / "00000002"
+    clips = np.load(folder / "clips.npz")["clips"]
+    assert clips.shape == (3, 4, 8, 8, 3)
+    assert clips.dtype == np.uint8
+    frames, _ = video_io.read_video(folder / "samples.mp4")
+    assert len(frames) == 4
+    assert (folder / "samples.gif").read_bytes()[:3] == b"GIF"
+    assert (folder / "sheet.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_evaluate_writes_metrics_with_their_protocol(trained, capsys):
+    assert run("evaluate", CONFIG, f"--workdir={trained}") == 0
+    assert "valid clips" in capsys.readouterr().out
+    metrics = {metric["name"]: metric for metric in json.loads((trained / "record.json").read_text())["metrics"]}
+    assert metrics["valid clips"]["value"] < 0.5  # two steps of training draw no clip that holds together
+    assert metrics["valid clips"]["protocol"]["samples"] == 8
+    assert metrics["valid clips"]["protocol"]["sampler"]["name"] == "heun"
+
+
+def test_a_checkpoint_of_another_network_names_what_differs(trained, capsys):
+    error = refused(capsys, "sample", CONFIG, f"--workdir={trained}", "--config.network.unet3d.channels=16")
+    assert "network.unet3d.channels: 8 -> 16" in error
+
+
+def test_a_checkpoint_that_was_cut_short_says_so(trained, capsys, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    files = [path for path in (copy / "checkpoints").rglob("*") if path.is_file() and path.stat().st_size > 100]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:50])
+    assert "2" in refused(capsys, "sample", CONFIG, f"--workdir={copy}")

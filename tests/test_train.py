@@ -1,0 +1,132 @@
+"""Training as a whole: it learns, stops, goes on, and refuses what cannot work."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from vdm import build, train
+from vdm.records import record
+from vdm.runtime import checkpoints, writers
+from vdm.runtime.state import TrainState, abstract_state
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def saved_state(config, folder) -> TrainState:
+    experiment = build.experiment(config)
+    abstract = abstract_state(experiment.network.init, experiment.optimizer, experiment.mesh, experiment.rules)
+    return checkpoints.restore(Path(folder) / "checkpoints", abstract)
+
+
+def assert_bitwise_equal(one: TrainState, two: TrainState) -> None:
+    assert int(one.step) == int(two.step)
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = train.train(tiny.get_config(), folder)
+    return folder, done
+
+
+@pytest.mark.smoke
+@pytest.mark.feature("R9")
+def test_a_run_leaves_its_record_its_curves_and_its_samples(uninterrupted):
+    folder, done = uninterrupted
+    assert done == record.read(folder)
+    assert (done.status, done.num_steps) == ("finished", 6)
+    steps = [step for step, _ in done.curves["train/loss"]]
+    assert steps == [2, 4, 6]
+    rows = writers.read_scalars(folder)
+    assert {row["step"] for row in rows} == {2, 4, 6}
+    assert list((folder / "samples").glob("sheet_*.png"))
+    assert set(done.level_losses) == {"validation/loss", "validation/x0_error", "validation/noise_error"}
+
+
+def test_errors_of_x0_and_noise_differ_by_the_snr(uninterrupted):
+    # two routes to one number: the validation reports both, and ||noise error||^2 = SNR ||x0 error||^2 (field.md 2.2)
+    _, done = uninterrupted
+    x0, noise = done.level_losses["validation/x0_error"], done.level_losses["validation/noise_error"]
+    for (log_snr, x0_error), (_, noise_error) in zip(x0, noise, strict=True):
+        np.testing.assert_allclose(noise_error, np.exp(log_snr) * x0_error, rtol=1e-4)
+
+
+@pytest.mark.feature("R7")
+def test_a_longer_run_goes_on_as_if_it_had_not_stopped(uninterrupted, tmp_path):
+    first = tiny.get_config()
+    first.run.num_steps = 4
+    train.train(first, tmp_path)
+    train.train(tiny.get_config(), tmp_path)
+    assert_bitwise_equal(saved_state(tiny.get_config(), tmp_path), saved_state(tiny.get_config(), uninterrupted[0]))
+
+
+@pytest.mark.feature("R7")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_ends_with_the_same_bits(how, uninterrupted, tmp_path):
+    script = (
+        "import sys; from tests import tiny; from vdm import train\n"
+        "config = tiny.get_config(); config.run.num_steps = 100_000\n"
+        "sys.exit(train.main(config, sys.argv[1], overfit=0))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=REPOSITORY)
+    deadline = time.monotonic() + 240
+    while len(checkpoints.saved_steps(tmp_path / "checkpoints")) < 2 and process.poll() is None:
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.05)
+    process.send_signal(how)
+    code = process.wait()
+    assert code == (train.STOPPED if how == signal.SIGTERM else -signal.SIGKILL)
+
+    reached = checkpoints.saved_steps(tmp_path / "checkpoints")[-1]
+    longer = tiny.get_config()
+    longer.run.num_steps = reached + 3
+    train.train(longer, tmp_path)
+    straight = tmp_path / "straight"
+    train.train(longer, straight)
+    assert_bitwise_equal(saved_state(longer, tmp_path), saved_state(longer, straight))
+
+
+@pytest.mark.feature("R1")
+def test_it_overfits_eight_clips(tmp_path):
+    config = tiny.get_config()
+    config.optimizer.update(learning_rate=1e-2, warmup_steps=10)
+    config.network.unet3d.channels = 16
+    config.run.update(num_steps=300, log_every_steps=50, checkpoint_every_steps=0)
+    config.data.overfit = 8
+    curve = [loss for _, loss in train.train(config, tmp_path).curves["train/loss"]]
+    assert curve[-1] < 0.5 * curve[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
+    config = tiny.get_config()
+    config.optimizer.update(learning_rate=1e38, warmup_steps=0, clip_norm=1e30)
+    config.run.checkpoint_every_steps = 1
+    with pytest.raises(FloatingPointError, match=r"not finite in step \d+; the last good checkpoint is step \d+"):
+        train.train(config, tmp_path)
+    state = saved_state(config, tmp_path)
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.feature("R9")
+def test_a_work_directory_of_another_run_is_refused(uninterrupted):
+    other = tiny.get_config()
+    other.optimizer.learning_rate = 1e-4
+    with pytest.raises(ValueError, match=r"optimizer.learning_rate: 0.002 -> 0.0001"):
+        train.train(other, uninterrupted[0])
+
+
+def test_what_may_change_when_a_run_resumes_does_not_name_it_anew(uninterrupted):
+    same = tiny.get_config()
+    same.run.log_every_steps = 3
+    assert train.train(same, uninterrupted[0]).status == "finished"

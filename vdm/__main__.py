@@ -1,0 +1,94 @@
+"""python -m vdm VERB --config=configs/NAME.py --workdir=DIR [--config.KEY=VALUE ...]
+
+Verbs:
+{verbs}
+
+`python -m vdm VERB --help` explains one. Every key of a config can be overridden on the command line, as in
+`--config.optimizer.learning_rate=1e-3`; configs/base.py lists them all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+VERBS = {
+    "train": "train one config, or go on where its work directory stopped",
+    "sample": "draw clips from a trained run: MP4, GIF and a contact sheet",
+    "evaluate": "score a trained run: losses per noise level, and what an oracle reads from its samples",
+    "compare": "train and evaluate a grid of configs on the same data, noise and network: report.html",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code: 0 done, 2 refused before any compute, 143 stopped by SIGTERM after saving."""
+    if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+        print((__doc__ or "").format(verbs="\n".join(f"  {name:<10}{what}" for name, what in VERBS.items())))
+        return 0
+    if argv[1] not in VERBS:
+        print(f"error: unknown verb {argv[1]!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    verb = importlib.import_module(f"vdm.{argv[1]}")
+    if any(word in ("-h", "--help") for word in argv[2:]):
+        print(_help(argv[1], verb))
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    # One flag set a call, so that verbs can be called twice in one process. absl's global flags are marked as parsed
+    # because grain's worker processes read them.
+    values = _flags(verb.OPTIONS)
+    flags.FLAGS.mark_as_parsed()
+    try:
+        _parse(values, argv[1:])
+        return verb.main(values.config, values.workdir, **{name: values[name].value for name, _, _ in verb.OPTIONS})
+    except ValueError as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        print(f"error: {error}\n  (raised in {last.filename}, line {last.lineno})", file=sys.stderr)
+        return 2
+
+
+def _flags(options) -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", help_string="the experiment", flag_values=values)
+    flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
+    define = {int: flags.DEFINE_integer, bool: flags.DEFINE_bool, str: flags.DEFINE_string}
+    for name, default, meaning in options:
+        define[type(default)](name, default, meaning, flag_values=values)
+    return values
+
+
+def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    try:
+        rest = values(list(arguments))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise ValueError(f"{error}. configs/base.py lists every key with its meaning.") from error
+    if len(rest) > 1:
+        raise ValueError(f"cannot read {' '.join(rest[1:])!r}; options are written as --name=value")
+    for name in ("config", "workdir"):
+        if values[name].value is None:
+            raise ValueError(f"--{name}=... is missing; `python -m vdm {arguments[0]} --help` shows an example")
+
+
+def _help(name: str, verb) -> str:
+    options = [
+        ("config", "the experiment: a file of configs/"),
+        ("workdir", "where the run lives, created where needed"),
+    ]
+    options += [(option, f"{meaning} (default: {default})") for option, default, meaning in verb.OPTIONS]
+    lines = [f"  --{option:<22}{meaning}" for option, meaning in options]
+    lines.append(
+        f"  --{'config.KEY=VALUE':<22}override any key of the config; configs/base.py lists them with their meaning"
+    )
+    return (
+        f"python -m vdm {name} --config=configs/NAME.py --workdir=DIR\n\n{verb.__doc__.strip()}\n\nOptions:\n"
+        + "\n".join(lines)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,240 @@
+"""Config -> objects. The only reader of configs: a choice is looked up in one literal table, and what cannot work is
+refused here, before any compute is spent.
+
+To add a schedule, target, weighting, measure, sampler, network, source or optimiser: write it in its room, give it a
+line in the table below and, where it has options, a sub-dict of them in configs/base.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from data.clips import ClipSampler
+from data.sources import Splits, folder, moving_digits, moving_shapes, tfds
+from vdm.diffusion import samplers, schedules, times
+from vdm.diffusion.objectives import Objective, Predict
+from vdm.diffusion.samplers import grids
+from vdm.diffusion.targets import TARGETS
+from vdm.diffusion.weightings import WEIGHTINGS
+from vdm.metrics.oracles import ShapeOracle
+from vdm.nets.unet3d import UNet3DConfig, unet3d
+from vdm.runtime import mesh as meshes
+from vdm.runtime import optimizer as optimizers
+from vdm.runtime.optimizer import Optimizer
+from vdm.runtime.sharding import UNET_RULES, Rule
+from vdm.types import Condition, Config, Key, LogSnr, Network, Params, Prediction, Video
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All that a config names, ready to run.
+
+    Attributes:
+      rules: where the network's parameters rest on the mesh.
+      validation_times: of the fixed log-SNRs at which validation losses are taken.
+      frame_shape: (height, width, channels) of a frame.
+      num_classes: None if the network is told no class.
+    """
+
+    config: Config
+    mesh: Mesh
+    splits: Splits
+    network: Network
+    rules: tuple[Rule, ...]
+    objective: Objective
+    optimizer: Optimizer
+    sampler: Sampler
+    validation_times: Float[Array, "levels"]
+    frame_shape: tuple[int, int, int]
+    num_classes: int | None
+
+    def predict(self, params: Params, condition: Condition, key: Key | None = None) -> Predict:
+        """The network with its parameters, condition and frame positions bound. `key` draws the dropout; None: none."""
+
+        def predict(xt: Video, log_snr: LogSnr) -> Prediction:
+            frame_index = jnp.broadcast_to(jnp.arange(xt.shape[1]), xt.shape[:2])
+            return self.network.apply(params, xt, log_snr, frame_index, condition, key=key)
+
+        return predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A step rule, the times it is carried over (from 1 down), and whether estimates of x0 are clipped to [-1, 1]."""
+
+    step: samplers.Step
+    times: Float[Array, "num_times"]
+    clip: bool
+
+
+def experiment(config: Config) -> Experiment:
+    """Builds and checks everything.
+
+    Raises:
+      ValueError: a name that is in no table, an option out of its range, or parts that do not fit together.
+    """
+    mesh = meshes.make_mesh(**config.run.mesh)
+    _check_batches(config, mesh)
+    splits = lookup(SOURCES, config.data.name, "data.name")(config.data, config.seed)
+    num_classes = _num_classes(config, splits)
+    frame_shape = (config.data.height, config.data.width, splits.train.num_channels)
+    network, rules = lookup(NETWORKS, config.network.name, "network.name")(config.network, frame_shape, num_classes)
+    schedule = choose(SCHEDULES, config.schedule, "schedule")
+    objective = Objective(
+        schedule=schedule,
+        target=lookup(TARGETS, config.objective.target, "objective.target"),
+        weighting=lookup(WEIGHTINGS, config.objective.weighting.name, "objective.weighting.name"),
+        times=choose(TIMES, config.objective.times, "objective.times"),
+        data_std=config.objective.data_std,
+    )
+    return Experiment(
+        config=config,
+        mesh=mesh,
+        splits=splits,
+        network=network,
+        rules=rules,
+        objective=objective,
+        optimizer=_optimizer(config.optimizer),
+        sampler=_sampler(config.sampler, schedule),
+        validation_times=schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs)),
+        frame_shape=frame_shape,
+        num_classes=num_classes,
+    )
+
+
+def oracle(config: Config) -> ShapeOracle | None:
+    """Who reads the data's state back from samples; None where nobody can, or the world has more than plain motion."""
+    if config.data.name != "moving_shapes":
+        return None
+    world = _world(config.data)
+    if world.gravity or world.trail or world.cue or world.action_probability:
+        return None
+    return ShapeOracle(**world.oracle_facts())
+
+
+def choose(table: Mapping[str, Callable[..., Any]], choice: Config, where: str, **shared: Any) -> Any:
+    """Calls the function that `choice.name` names with the options of its sub-dict, and with `shared`.
+
+    Raises:
+      ValueError: the table has no such name.
+    """
+    make = lookup(table, choice.name, f"{where}.name")
+    options = choice[choice.name] if choice.name in choice else {}  # noqa: SIM401  # configs have no defaults here
+    return make(**shared, **options)
+
+
+def lookup(table: Mapping[str, Any], name: str, where: str) -> Any:
+    """The table's entry. Raises ValueError, with the names there are, for a name that it lacks."""
+    if name not in table:
+        raise ValueError(f"config.{where} is {name!r}; it must be one of: {', '.join(table)}")
+    return table[name]
+
+
+def _check_batches(config: Config, mesh: Mesh) -> None:
+    for key, batch_size in (
+        ("data.batch_size", config.data.batch_size),
+        ("evaluation.batch_size", config.evaluation.batch_size),
+    ):
+        if batch_size < 1:
+            raise ValueError(f"config.{key} is {batch_size}; it must be at least 1")
+        meshes.check_divides(mesh, batch_size=batch_size, num_frames=config.data.num_frames)
+
+
+def _num_classes(config: Config, splits: Splits) -> int | None:
+    dropout = config.network.label_dropout
+    if not config.network.class_conditional:
+        if dropout:
+            raise ValueError(
+                f"config.network.label_dropout is {dropout} for a network that is told no label; "
+                "set config.network.class_conditional=True or the dropout to 0"
+            )
+        return None
+    if not splits.train.class_names:
+        raise ValueError(
+            f"config.network.class_conditional is True, but the data {config.data.name!r} have no labels; "
+            "set it to False"
+        )
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"config.network.label_dropout is {dropout}; it is a probability in [0, 1]")
+    return len(splits.train.class_names)
+
+
+def _optimizer(config: Config) -> Optimizer:
+    rate = optimizers.warmup_cosine(
+        config.learning_rate, warmup_steps=config.warmup_steps, decay_steps=config.decay_steps
+    )
+    betas = {"beta1": config.beta1, "beta2": config.beta2, "epsilon": config.epsilon}
+    transform = choose(OPTIMIZERS, config, "optimizer", learning_rate=rate, **betas)
+    return Optimizer(transform, rate, clip_norm=config.clip_norm, ema_decay=config.ema_decay)
+
+
+def _sampler(config: Config, schedule: schedules.Schedule) -> Sampler:
+    grid = lookup(grids.GRIDS, config.spacing, "sampler.spacing")
+    times = grid(schedule, config.num_steps, config.t_min)
+    return Sampler(choose(SAMPLERS, config, "sampler"), times, config.clip)
+
+
+def _world(config: Config) -> moving_shapes.World:
+    options = {name: value for name, value in config.moving_shapes.items() if name not in _SPLIT_SIZES}
+    return moving_shapes.World(config.num_frames, config.height, config.width, **options)
+
+
+def _moving_shapes(config: Config, seed: int) -> Splits:
+    sizes = {name: config.moving_shapes[name] for name in _SPLIT_SIZES}
+    return moving_shapes.splits(_world(config), **sizes, seed=seed)
+
+
+def _moving_digits(config: Config, seed: int) -> Splits:
+    size = {"num_frames": config.num_frames, "height": config.height, "width": config.width}
+    return moving_digits.splits(**size, **config.moving_digits, seed=seed)
+
+
+def _folder(config: Config, seed: int) -> Splits:
+    return folder.splits(height=config.height, width=config.width, **_clips(config, config.folder))
+
+
+def _tfds(config: Config, seed: int) -> Splits:
+    return tfds.splits(height=config.height, width=config.width, **_clips(config, config.tfds))
+
+
+def _clips(config: Config, options: Config) -> dict[str, Any]:
+    """The options of a source of longer videos, with stride and flip as the sampler of its clips."""
+    rest = dict(options)
+    return rest | {"clips": ClipSampler(config.num_frames, stride=rest.pop("frame_stride"), flip=rest.pop("flip"))}
+
+
+def _unet3d(
+    config: Config, frame_shape: tuple[int, int, int], num_classes: int | None
+) -> tuple[Network, tuple[Rule, ...]]:
+    height, width, channels = frame_shape
+    network = unet3d(
+        UNet3DConfig(channels_in=channels, channels_out=channels, num_classes=num_classes, **config.unet3d)
+    )
+    network.check(height, width)
+    return network, UNET_RULES
+
+
+_SPLIT_SIZES = ("num_train", "num_validation")
+SOURCES = {"moving_shapes": _moving_shapes, "moving_digits": _moving_digits, "folder": _folder, "tfds": _tfds}
+NETWORKS = {"unet3d": _unet3d}
+SCHEDULES = {
+    "ddpm_linear": schedules.ddpm_linear,
+    "ddpm_cosine": schedules.ddpm_cosine,
+    "vp_linear": schedules.vp_linear,
+    "cosine": schedules.cosine,
+}
+TIMES = {"uniform": times.Uniform, "grid": times.Grid}
+SAMPLERS = {
+    "ancestral": samplers.Ancestral,
+    "ddim": samplers.Ddim,
+    "euler_maruyama": samplers.EulerMaruyama,
+    "euler": samplers.Euler,
+    "heun": samplers.Heun,
+}
+OPTIMIZERS = {"adam": optimizers.adam, "adamw": optimizers.adamw}

@@ -1,0 +1,263 @@
+"""Train and evaluate a grid of configs on the same data, noise, network and budget, and report them side by side.
+
+The grid is `config.compare`: every arm changes some keys of the config, and is run once per seed in
+DIR/<arm>/seed_<n>/. What is recorded as finished is not run again, what was stopped goes on, so the same command
+continues an interrupted comparison. Writes DIR/report.html (self-contained: samples from the same noise in step,
+learning curves, tables) and DIR/report.json, and prints the lines to pass.
+
+Example: python -m vdm compare --config=configs/demo.py --workdir=runs/demo
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from etils import epath
+from rich.console import Console
+from rich.table import Table
+
+from data import pipeline
+from vdm import build, evaluate, sample, train
+from vdm.metrics.oracles import ShapeOracle
+from vdm.records import bands, comparison, record, report, statistics
+from vdm.records.comparison import Arm, Comparison, Correlation, PassLine, Report
+from vdm.records.record import Record
+from vdm.types import Config
+
+OPTIONS = (("write_bands", "", "file to write the range of every curve to, over all trained runs: a healthy run"),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    arm: str
+    seed: int
+    config: Config
+    folder: epath.Path
+
+
+def main(config: Config, workdir: str, *, write_bands: str) -> int:
+    done = compare(config, workdir)
+    if done is None:
+        print(f"Stopped; the same command goes on from here: {command()}")
+        return train.STOPPED
+    print_report(done, epath.Path(workdir))
+    if write_bands:
+        bands.write(write_bands, bands.over(arm.record for arm in done.arms if arm.record.num_steps))
+    return 0 if all(line.passed for line in done.pass_lines) else 1
+
+
+def compare(config: Config, workdir: epath.PathLike) -> Report | None:
+    """Runs what is not recorded and writes the report; None after a SIGTERM.
+
+    Raises:
+      ValueError: any arm's config cannot work, before the first one is trained.
+    """
+    since = time.monotonic()
+    folder = epath.Path(workdir)
+    grid = list(cells(config, folder))
+    for cell in grid:
+        build.experiment(cell.config)
+        record.read_same(cell.folder, cell.config)
+    records: dict[str, list[Record]] = {}
+    for number, cell in enumerate(grid, start=1):
+        print(f"[{number}/{len(grid)}] {cell.arm}, seed {cell.seed}: {cell.folder}")
+        done = run(cell)
+        if done is None:
+            return None
+        records.setdefault(cell.arm, []).append(done)
+    made = assemble(config, grid, records)
+    made = dataclasses.replace(made, timings={"this start of the comparison": time.monotonic() - since})
+    report.write(folder, made)
+    return made
+
+
+def cells(config: Config, folder: epath.Path) -> Iterator[Cell]:
+    """The grid, seed by seed, so that one repetition of all arms is complete as early as possible.
+
+    Raises:
+      ValueError: there are no arms, or one changes a key that the config does not have.
+    """
+    if not len(config.compare.arms):
+        raise ValueError("config.compare.arms is empty; a comparison needs arms, see configs/demo.py")
+    for seed, (name, arm) in itertools.product(config.compare.seeds, config.compare.arms.items()):
+        changed = config.copy_and_resolve_references()
+        try:
+            changed.update(arm.changes)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"config.compare.arms.{name}.changes: {error}. configs/base.py lists every key") from error
+        changed.seed = seed
+        changed.name = f"{config.name}/{name}"
+        yield Cell(name, seed, changed, folder / name / f"seed_{seed}")
+
+
+def run(cell: Cell) -> Record | None:
+    """Trains and evaluates one cell, or what of it is missing; None after a SIGTERM."""
+    before = record.read_same(cell.folder, cell.config)
+    if before is None or before.status != "finished" or before.num_steps < cell.config.run.num_steps:
+        before = train.train(cell.config, cell.folder)
+        if before.status != "finished":
+            return None
+    else:
+        print("  recorded as trained")
+    samples = sample.folder_of(cell.folder, before.num_steps) / "clips.npz"
+    if not before.metrics or not samples.exists():
+        before = evaluate.evaluate(cell.config, cell.folder)
+    return before
+
+
+def assemble(config: Config, grid: list[Cell], records: dict[str, list[Record]]) -> Report:
+    """The report of finished runs: their records, the first clips of each, and the intervals between the arms."""
+    experiment = build.experiment(config)
+    samples = {name_of(cell, config): read_samples(cell) for cell in grid}
+    real = real_clips(experiment, config.evaluation.num_samples)
+    oracle = build.oracle(config)
+    arms = []
+    for cell, done in zip(
+        grid, [records[cell.arm][config.compare.seeds.index(cell.seed)] for cell in grid], strict=True
+    ):
+        about, name = config.compare.arms[cell.arm], name_of(cell, config)
+        title = about.title if len(config.compare.seeds) == 1 else f"{about.title}, seed {cell.seed}"
+        arms.append(Arm(name, title, about.description, done, samples[name][: config.compare.num_shown]))
+    lines = [
+        line for cell, arm in zip(grid, arms, strict=True) for line in expected(config.compare.arms[cell.arm], arm)
+    ]
+    if oracle is not None:
+        lines = [*controls(oracle, real), *lines]
+    return Report(
+        title=config.name,
+        question=config.compare.question,
+        command=command(),
+        arms=tuple(arms),
+        real=real[: config.compare.num_shown],
+        comparisons=tuple(differences(grid, config, samples, oracle)),
+        correlations=tuple(correlations(grid, config, samples)),
+        pass_lines=tuple(lines),
+        bands=bands.read(config.compare.bands) if config.compare.bands else {},
+        notes=notes(config),
+    )
+
+
+def name_of(cell: Cell, config: Config) -> str:
+    """The arm's name, with the seed where there are several."""
+    return cell.arm if len(config.compare.seeds) == 1 else f"{cell.arm}_seed_{cell.seed}"
+
+
+def read_samples(cell: Cell) -> sample.Clips:
+    """The clips that the cell's evaluation left."""
+    return sample.read(sample.folder_of(cell.folder, cell.config.run.num_steps))
+
+
+def real_clips(experiment: build.Experiment, count: int) -> sample.Clips:
+    """The first clips of the validation split."""
+    batches = pipeline.fixed(experiment.splits.validation, min(count, len(experiment.splits.validation)), count)
+    return np.concatenate([batch["video"] for batch in batches])
+
+
+def pairs(grid: list[Cell]) -> Iterator[tuple[Cell, Cell]]:
+    """All pairs of arms that were trained, of one seed each: their samples start from the same noise."""
+    trained = (cell for cell in grid if cell.config.run.num_steps)
+    return ((one, two) for one, two in itertools.combinations(trained, 2) if one.seed == two.seed)
+
+
+def differences(
+    grid: list[Cell], config: Config, samples: dict[str, sample.Clips], oracle: ShapeOracle | None
+) -> Iterator[Comparison]:
+    """The arms' shares of valid clips, subtracted, with intervals over pairs of samples."""
+    if oracle is None:
+        return
+    valid = {name: oracle.read(clips).valid for name, clips in samples.items()}
+    for one, two in pairs(grid):
+        first, second = name_of(one, config), name_of(two, config)
+        interval = statistics.paired_proportion_difference(valid[first], valid[second])
+        yield Comparison(evaluate.VALID, first, second, interval, "%")
+
+
+def correlations(grid: list[Cell], config: Config, samples: dict[str, sample.Clips]) -> Iterator[Correlation]:
+    """How alike the arms' samples from the same noise are."""
+    for one, two in pairs(grid):
+        first, second = name_of(one, config), name_of(two, config)
+        yield comparison.correlate(first, second, samples[first], samples[second], config.seed)
+
+
+def expected(about: Config, arm: Arm) -> Iterator[PassLine]:
+    """The lines that the config draws for an arm.
+
+    Raises:
+      ValueError: a line for a metric that was not measured.
+    """
+    measured = {metric.name: metric for metric in arm.record.metrics}
+    for name, at_least, limit in (
+        *((name, True, limit) for name, limit in about.at_least.items()),
+        *((name, False, limit) for name, limit in about.at_most.items()),
+    ):
+        if name not in measured:
+            raise ValueError(f"the arm {arm.name!r} has no metric {name!r}; there are: {', '.join(measured)}")
+        yield PassLine(name, arm.title, measured[name].value, ">=" if at_least else "<=", limit, measured[name].unit)
+
+
+def controls(oracle: ShapeOracle, real: sample.Clips) -> tuple[PassLine, ...]:
+    """Whether the oracle tells real clips from clips that hold the same frames in the wrong places."""
+    generator = np.random.default_rng(0)
+    count, num_frames = real.shape[:2]
+    shuffled = np.stack([clip[generator.permutation(num_frames)] for clip in real])
+    # frame f of clip i comes from clip i + f: every frame is real, and no two belong together
+    mixed = real[(np.arange(count)[:, None] + np.arange(num_frames)) % count, np.arange(num_frames)]
+
+    def line(title: str, clips: sample.Clips, relation: Literal[">=", "<="], limit: float) -> PassLine:
+        return PassLine(evaluate.VALID, title, float(oracle.read(clips).valid.mean()), relation, limit, "%")
+
+    return (
+        line("real clips", real, ">=", 0.99),
+        line("real clips, frames shuffled", shuffled, "<=", 0.05),
+        line("frames of different clips", mixed, "<=", 0.01),
+    )
+
+
+def notes(config: Config) -> tuple[str, ...]:
+    """What the comparison shows and what it does not."""
+    seeds = len(config.compare.seeds)
+    return (
+        "All arms saw the same clips in the same order with the same noise, have the same network and number of steps "
+        "(but for an arm that says otherwise), and draw clip i from the same noise.",
+        "The intervals are over samples of these networks; they do not know how much another seed would change.",
+        "One seed is a demonstration, not a result." if seeds == 1 else f"Every arm was trained with {seeds} seeds.",
+    )
+
+
+def command() -> str:
+    """What was typed, so that it can be typed again."""
+    return shlex.join(["python", "-m", "vdm", *sys.argv[1:]])
+
+
+def print_report(done: Report, folder: epath.Path) -> None:
+    """The lines to pass, the differences and where to look, on the terminal."""
+    console = Console(width=120)
+    table = Table("line to pass", "of", "measured", "limit", "", title=done.title)
+    for line in done.pass_lines:
+        show = "{:.1%}".format if line.unit == "%" else "{:.3g}".format
+        mark = "[green]passed[/]" if line.passed else "[red]NOT passed[/]"
+        table.add_row(line.what, line.arm, show(line.value), f"{line.relation} {show(line.limit)}", mark)
+    console.print(table)
+    for entry in done.comparisons:
+        low, high = entry.difference.low, entry.difference.high
+        console.print(
+            f"{entry.metric}: {entry.first} minus {entry.second} is {entry.difference.estimate:+.1%} "
+            f"(95 %: {low:+.1%} to {high:+.1%}): [bold]{entry.verdict}[/]"
+        )
+    for pair in done.correlations:
+        console.print(
+            f"pixel correlation of {pair.first} with {pair.second}: {pair.same_noise.estimate:.3f} from the same "
+            f"noise, {pair.other_noise.estimate:.3f} from different noise"
+        )
+    for note in done.notes:
+        console.print(note)
+    console.print(f"The report: {folder / report.HTML_NAME}")

@@ -1,0 +1,147 @@
+"""Score a trained run: losses on held-out clips per noise level, and what an oracle reads from its samples.
+
+The losses are taken with the averaged parameters of the newest checkpoint, at the fixed levels
+`config.evaluation.log_snrs` with fixed noise, so that two runs can be compared to the last digit. Where the data have
+an oracle (moving shapes), it judges `config.evaluation.num_samples` samples: how many are valid clips, why the others
+are not, and whether all directions of motion are there. Both go into DIR/record.json with their protocol, the samples
+into DIR/samples/<step>/.
+
+Example: python -m vdm evaluate --config=configs/demo.py --workdir=runs/shapes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float, UInt8
+
+from data import pipeline
+from vdm import build, sample
+from vdm.diffusion import objectives
+from vdm.diffusion.objectives import Losses
+from vdm.records import identity, record
+from vdm.records.record import Metric, Record
+from vdm.runtime import mesh as meshes
+from vdm.runtime import random
+from vdm.runtime.random import Purpose
+from vdm.types import Condition, Config, Params, Video
+
+OPTIONS = (("checkpoint_step", 0, "of the checkpoint; 0: the newest"),)
+VALID = "valid clips"  # the metric that arms are compared by
+FPS = 8  # of the sample files
+
+
+def main(config: Config, workdir: str, *, checkpoint_step: int) -> int:
+    done = evaluate(config, workdir, checkpoint_step or None)
+    for name, losses in done.level_losses.items():
+        print(f"{name}: " + ", ".join(f"{log_snr:g}: {loss:.4g}" for log_snr, loss in losses))
+    for metric in done.metrics:
+        interval = "" if metric.low is None else f"  (95 %: {metric.low:.4g} to {metric.high:.4g})"
+        print(f"{metric.name}: {metric.value:.4g}{interval}")
+    return 0
+
+
+def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -> Record:
+    """Scores a checkpoint and returns the run's record with the scores in it, which is also written.
+
+    Raises:
+      ValueError: no record or checkpoint of this config in the work directory.
+    """
+    experiment = build.experiment(config)
+    before = record.read(workdir)
+    if before is None:
+        raise ValueError(
+            f"{workdir} holds no record.json; train first: python -m vdm train --config=... --workdir={workdir}"
+        )
+    params, step = sample.restore_ema(experiment, workdir, step)
+    since = time.monotonic()
+    with jax.set_mesh(experiment.mesh):
+        losses = make_validation(experiment)(params)
+    clips = sample.draw(experiment, params, config.evaluation.num_samples)
+    sample.write(sample.folder_of(workdir, step), clips, FPS)
+    levels = {name: tuple(points) for name, points in losses.items()}
+    scored = dataclasses.replace(before, level_losses=levels, metrics=oracle_metrics(experiment, clips))
+    scored = record.spend(scored, "evaluate", time.monotonic() - since)
+    record.write(workdir, scored)
+    return scored
+
+
+def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str, list[tuple[float, float]]]]:
+    """The function from parameters to the mean losses at every fixed level: name -> [(log_snr, loss)].
+
+    Clips, noise and levels are the same in every call, for every network and every objective. It holds at most
+    `config.evaluation.num_validation` clips of the validation split, from its first one on.
+    """
+    config, objective, mesh = experiment.config, experiment.objective, experiment.mesh
+    size = config.evaluation.batch_size
+    count = min(config.evaluation.num_validation, len(experiment.splits.validation))
+
+    @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
+    def losses_at(params: Params, batch: Mapping[str, Array]) -> Losses:
+        x0 = jax.lax.with_sharding_constraint(to_float(batch["video"]), meshes.video_sharding(mesh))
+        noise_key = random.key(config.seed, Purpose.VALIDATION_NOISE)
+        noise = random.example_noise(noise_key, batch["index"], config.data.num_frames, experiment.frame_shape)
+        label = None if experiment.num_classes is None else batch["label"]
+        predict = experiment.predict(params, Condition(label))
+
+        def at(t: Float[Array, ""]) -> Losses:
+            return objectives.loss(objective, predict, x0, noise, jnp.broadcast_to(t, x0.shape[:2]))
+
+        return jax.lax.map(at, experiment.validation_times)
+
+    rows = meshes.batch_rows(mesh, size)
+
+    def validate(params: Params) -> dict[str, list[tuple[float, float]]]:
+        parts: dict[str, list[np.ndarray]] = {"loss": [], "x0_error": [], "noise_error": []}
+        for batch in pipeline.fixed(experiment.splits.validation, count, size):
+            held = len(batch["index"])
+            padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
+            losses = losses_at(params, meshes.global_batch(padded, mesh, size))
+            for name, part in parts.items():
+                part.append(np.asarray(getattr(losses, name), np.float64)[:, :held])
+        means = {name: np.concatenate(part, axis=1).mean(axis=1).tolist() for name, part in parts.items()}
+        return {
+            f"validation/{name}": list(zip(config.evaluation.log_snrs, mean, strict=True))
+            for name, mean in means.items()
+        }
+
+    return validate
+
+
+def to_float(video: UInt8[Array, "batch frames height width channels"]) -> Video:
+    """8-bit video as float32 in [-1, 1], on the device."""
+    return video.astype(jnp.float32) / 127.5 - 1.0
+
+
+def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[Metric, ...]:
+    """What the oracle of the data says of samples; nothing where the data have none."""
+    oracle = build.oracle(experiment.config)
+    if oracle is None:
+        return ()
+    summary = oracle.summary(oracle.read(clips))
+    config = experiment.config
+    protocol: dict[str, Any] = {
+        "samples": len(clips),
+        "sampler": identity.resolve({"sampler": config.sampler})["sampler"],
+        "parameters": "average",
+        "seed": config.seed,
+        "oracle": oracle.tolerances,
+    }
+    low, high = summary["valid_interval"]
+    valid = Metric(VALID, summary["valid"], low, high, "%", True, protocol)
+    distance = Metric(
+        "direction total variation", summary["direction_total_variation"], None, None, "", False, protocol
+    )
+    failed = [
+        Metric(f"fail: {reason}", count / len(clips), None, None, "%", False, protocol)
+        for reason, count in summary["failed"].items()
+    ]
+    return (valid, distance, *failed)

@@ -1,0 +1,96 @@
+"""One step of training as a pure function, and what is summed up on the device between two lines of the log."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from vdm.diffusion.objectives import Losses
+from vdm.runtime.optimizer import Optimizer
+from vdm.runtime.state import TrainState, apply_gradients
+from vdm.types import LogSnr, Params
+
+LOG_SNR_EDGES = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # between the buckets that the loss is reported in
+NO_STEP = np.iinfo(np.int32).max
+
+LossFn = Callable[[Params], tuple[Losses, LogSnr]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Sums over the steps since the last line of the log.
+
+    Attributes:
+      num_steps: summed over.
+      loss: sum over examples by log-SNR bucket, `count` of the examples in it.
+      gradient_norm, num_clipped: sums over steps.
+      first_bad_step: the first step whose loss or gradient was not finite; `NO_STEP` if there was none.
+    """
+
+    num_steps: Int[Array, ""]
+    loss: Float[Array, "buckets"]
+    count: Float[Array, "buckets"]
+    gradient_norm: Float[Array, ""]
+    num_clipped: Float[Array, ""]
+    first_bad_step: Int[Array, ""]
+
+    @classmethod
+    def empty(cls) -> Window:
+        """A window of no steps."""
+        buckets = jnp.zeros(len(LOG_SNR_EDGES) + 1)
+        zero = jnp.zeros(())
+        none = jnp.zeros((), jnp.int32)
+        return cls(none, buckets, jnp.copy(buckets), zero, jnp.copy(zero), jnp.full((), NO_STEP, jnp.int32))
+
+    def scalars(self) -> dict[str, float]:
+        """The means, by name; a bucket that no example fell into is left out."""
+        loss, count = np.asarray(self.loss, np.float64), np.asarray(self.count, np.float64)
+        steps = float(self.num_steps)
+        scalars = {
+            "train/loss": float(loss.sum() / count.sum()),
+            "train/gradient_norm": float(self.gradient_norm) / steps,
+            "train/clipped_share": float(self.num_clipped) / steps,
+        }
+        names = bucket_names()
+        return scalars | {f"train/loss {names[i]}": float(loss[i] / count[i]) for i in np.flatnonzero(count)}
+
+
+def bucket_names() -> tuple[str, ...]:
+    """What the buckets are called, from the noisiest on: "log_snr -6 to -4"."""
+    edges = [f"{edge:g}" for edge in LOG_SNR_EDGES]
+    inner = (f"{low} to {high}" for low, high in itertools.pairwise(edges))
+    return tuple(f"log_snr {name}" for name in (f"below {edges[0]}", *inner, f"above {edges[-1]}"))
+
+
+def train_step(state: TrainState, window: Window, losses_of: LossFn, optimizer: Optimizer) -> tuple[TrainState, Window]:
+    """Gradient of the batch's mean loss, one step of the optimiser, and the window with this step added.
+
+    Args:
+      losses_of: parameters to the losses of every example of the batch and its frames' log-SNR.
+    """
+
+    def mean_loss(params: Params) -> tuple[Float[Array, ""], tuple[Losses, LogSnr]]:
+        losses, log_snr = losses_of(params)
+        return losses.loss.mean(), (losses, log_snr)
+
+    (loss, (losses, log_snr)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    after, scalars = apply_gradients(state, gradients, optimizer)
+    # frames of one clip share a bucket: that of their mean level
+    bucket = jnp.searchsorted(jnp.array(LOG_SNR_EDGES), log_snr.mean(axis=1))
+    finite = jnp.isfinite(loss) & jnp.isfinite(scalars["gradient_norm"])
+    window = Window(
+        num_steps=window.num_steps + 1,
+        loss=window.loss.at[bucket].add(losses.loss),
+        count=window.count.at[bucket].add(1.0),
+        gradient_norm=window.gradient_norm + scalars["gradient_norm"],
+        num_clipped=window.num_clipped + scalars["clipped"],
+        first_bad_step=jnp.minimum(window.first_bad_step, jnp.where(finite, NO_STEP, state.step)),
+    )
+    return after, window

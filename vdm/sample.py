@@ -1,0 +1,124 @@
+"""Draw clips from a trained run, with the averaged parameters of its newest checkpoint.
+
+Writes DIR/samples/<step>/: clips.npz (uint8 [clips, frames, height, width, channels]), samples.mp4 and samples.gif (all
+clips in a grid) and sheet.png (a clip a row, a frame a column). The config must be the run's own, except for
+`config.sampler`, `config.evaluation` and `config.run`, which may differ. Clip i starts from the noise of
+(config.seed, i), whatever the network: two runs of one seed can be compared clip by clip.
+
+Example: python -m vdm sample --config=configs/demo.py --workdir=runs/shapes --num_clips=64
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Int, UInt8
+
+from data import video_io
+from vdm import build
+from vdm.diffusion import objectives, samplers
+from vdm.diffusion.guidance.clipping import clipped
+from vdm.records import identity
+from vdm.runtime import checkpoints, random
+from vdm.runtime import mesh as meshes
+from vdm.runtime.random import Purpose
+from vdm.runtime.state import abstract_state
+from vdm.types import Condition, Config, Params, Video
+
+OPTIONS = (
+    ("num_clips", 16, "clips to draw"),
+    ("checkpoint_step", 0, "of the checkpoint; 0: the newest"),
+    ("fps", 8, "of the files"),
+)
+MAY_DIFFER = ("sampler", "evaluation", "run", "compare")  # sections of the config that a trained run does not depend on
+
+Clips = UInt8[np.ndarray, "clips frames height width channels"]
+
+
+def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int) -> int:
+    experiment = build.experiment(config)
+    params, step = restore_ema(experiment, workdir, checkpoint_step or None)
+    clips = draw(experiment, params, num_clips)
+    write(folder_of(workdir, step), clips, fps)
+    print(f"{num_clips} clips of step {step}: {folder_of(workdir, step)}")
+    return 0
+
+
+def folder_of(workdir: epath.PathLike, step: int) -> epath.Path:
+    """Where the samples of a checkpoint lie."""
+    return epath.Path(workdir) / "samples" / f"{step:08d}"
+
+
+def restore_ema(experiment: build.Experiment, workdir: epath.PathLike, step: int | None = None) -> tuple[Params, int]:
+    """The averaged parameters of a checkpoint, and its step.
+
+    Raises:
+      ValueError: no checkpoint, a damaged one, or one of a run with another config.
+    """
+    directory = epath.Path(workdir) / "checkpoints"
+    saved = checkpoints.read_identity(directory, step=step)
+    identity.require_same_identity(_without(saved), _without(identity.identity(experiment.config)), str(workdir))
+    abstract = abstract_state(experiment.network.init, experiment.optimizer, experiment.mesh, experiment.rules)
+    state = checkpoints.restore(directory, abstract, step=step)
+    return state.ema, int(state.step)
+
+
+def _without(config):
+    return {key: value for key, value in config.items() if key not in MAY_DIFFER}
+
+
+def draw(experiment: build.Experiment, params: Params, num_clips: int) -> Clips:
+    """Clips 0 .. num_clips - 1, at most `config.evaluation.batch_size` at a time."""
+    ways = experiment.mesh.shape["data"] * experiment.mesh.shape["fsdp"]
+    size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
+    sampler = make_sampler(experiment)
+    with jax.set_mesh(experiment.mesh):
+        videos = [np.asarray(sampler(params, np.arange(i, i + size))) for i in range(0, num_clips, size)]
+    return video_io.to_uint8(np.clip(np.concatenate(videos)[:num_clips], -1, 1))
+
+
+def make_sampler(experiment: build.Experiment) -> Callable[[Params, Int[Array, "batch"]], Video]:
+    """The compiled sampler: parameters and the clips' indices to clips, about in [-1, 1].
+
+    With labels, clip i is of class i modulo the number of classes.
+    """
+    config, sampler = experiment.config, experiment.sampler
+    shape = (config.data.num_frames, experiment.frame_shape)
+    schedule = experiment.objective.schedule
+
+    def sample(params: Params, indices: Int[Array, "batch"]) -> Video:
+        def noise(i: Int[Array, ""]) -> Video:
+            return random.example_noise(random.key(config.seed, Purpose.SAMPLE_NOISE, i), indices, *shape)
+
+        label = None if experiment.num_classes is None else indices % experiment.num_classes
+        denoiser = objectives.denoiser(experiment.objective, experiment.predict(params, Condition(label)))
+        if sampler.clip:
+            denoiser = clipped(denoiser)
+        start = random.example_noise(random.key(config.seed, Purpose.SAMPLE_PRIOR), indices, *shape)
+        start = jax.lax.with_sharding_constraint(start, meshes.video_sharding(experiment.mesh))
+        prior = samplers.prior(schedule, start)
+        return samplers.sample(denoiser, schedule, sampler.step, sampler.times, prior, noise)
+
+    return jax.jit(sample, out_shardings=meshes.replicated(experiment.mesh))
+
+
+def write(folder: epath.Path, clips: Clips, fps: float) -> None:
+    """Writes the clips as arrays, as video files and as a contact sheet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, clips=clips)
+    (folder / "clips.npz").write_bytes(packed.getvalue())
+    moving = video_io.grid(clips)
+    video_io.write(folder / "samples.mp4", moving, fps)
+    video_io.write(folder / "samples.gif", moving, fps)
+    video_io.write_contact_sheet(folder / "sheet.png", clips)
+
+
+def read(folder: epath.Path) -> Clips:
+    """The clips that `write` left."""
+    with np.load(io.BytesIO((folder / "clips.npz").read_bytes())) as packed:
+        return packed["clips"]

@@ -1,0 +1,266 @@
+"""Train one config, or go on where its work directory stopped.
+
+The work directory holds checkpoints/, metrics/ (JSONL and TensorBoard event files), samples/ (contact sheets while it
+trains) and record.json (what ran, where, and its curves). The order of the data, noise and augmentation are functions
+of (config.seed, step): a run that was stopped, by SIGTERM or a kill, and started again ends with the same parameters,
+bit for bit, as one that was not. A loss that is not finite stops the run; what is saved is always finite.
+
+Example: python -m vdm train --config=configs/demo.py --workdir=runs/shapes --config.run.num_steps=500
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import parameter_overview
+from etils import epath
+from jaxtyping import Array, Float, Int
+
+from data import pipeline, video_io
+from vdm import build, evaluate, sample
+from vdm.diffusion import objectives, schedules
+from vdm.diffusion.objectives import Losses
+from vdm.records import identity, record
+from vdm.records.record import Record
+from vdm.runtime import checkpoints, preemption, random, state, writers
+from vdm.runtime import mesh as meshes
+from vdm.runtime.progress import Progress
+from vdm.runtime.random import Purpose
+from vdm.runtime.state import TrainState
+from vdm.runtime.step import NO_STEP, Window, train_step
+from vdm.types import Condition, Config, Key, LogSnr, Params
+
+OPTIONS = (("overfit", 0, "train on the first N clips only, to check that a setting can learn at all; 0: on all"),)
+Batch = Mapping[str, Array]
+STOPPED = 143  # the exit code of a process that SIGTERM ended
+
+
+def main(config: Config, workdir: str, *, overfit: int) -> int:
+    if overfit:
+        config.data.overfit = overfit
+    return 0 if train(config, workdir).status == "finished" else STOPPED
+
+
+def train(config: Config, workdir: epath.PathLike) -> Record:
+    """Trains to `config.run.num_steps`, saves, and returns the record; its status is "stopped" after a SIGTERM.
+
+    Raises:
+      ValueError: what cannot work, before any compute; a work directory of another run; a damaged checkpoint.
+      FloatingPointError: a loss or gradient that is not finite; names its step and the last checkpoint.
+    """
+    folder = epath.Path(workdir)
+    experiment = build.experiment(config)
+    before = record.read_same(folder, config)
+    run = config.run
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(experiment.mesh))
+        watch = stack.enter_context(preemption.Watch())
+        train_state = start(experiment, folder)
+        first = int(train_state.step)
+        log = stack.enter_context(contextlib.closing(Log(experiment, folder, before, train_state)))
+        saver = stack.enter_context(
+            checkpoints.CheckpointWriter(
+                folder / "checkpoints", identity.identity(config), max_to_keep=run.max_checkpoints
+            )
+        )
+        advance = make_step(experiment)
+        batches = device_batches(experiment, first)
+        window = Window.empty()
+        for done in range(first + 1, run.num_steps + 1):
+            train_state, window = advance(train_state, window, next(batches))
+            if done == first + 1:
+                log.compiled(window)
+            if watch.requested or due(done, run.log_every_steps, run):
+                window = log.window(window, done)
+            if due(done, run.checkpoint_every_steps, run):
+                require_finite(window, folder)
+                saver.save(train_state)
+            if watch.requested:
+                break
+            if due(done, run.validate_every_steps, run):
+                log.validation(train_state.ema, done)
+            if due(done, run.sample_every_steps, run):
+                log.samples(train_state.ema, done)
+        require_finite(window, folder)
+        saver.save(train_state)
+        saver.wait()
+        return log.finish(int(train_state.step))
+
+
+def due(done: int, every_steps: int, run: Config) -> bool:
+    """Whether what happens every so many steps, and after the last one, happens now; 0: after the last one only."""
+    return done == run.num_steps or (every_steps > 0 and done % every_steps == 0)
+
+
+def start(experiment: build.Experiment, folder: epath.Path) -> TrainState:
+    """The newest checkpoint, or the first parameters where there is none."""
+    directory = folder / "checkpoints"
+    parts = experiment.network.init, experiment.optimizer
+    where = experiment.mesh, experiment.rules
+    if not checkpoints.saved_steps(directory):
+        return state.init_state(*parts, random.key(experiment.config.seed, Purpose.INIT), *where)
+    identity.require_same_identity(checkpoints.read_identity(directory), experiment.config, str(folder))
+    return checkpoints.restore(directory, state.abstract_state(*parts, *where))
+
+
+def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Batch], tuple[TrainState, Window]]:
+    """The compiled step; the state and the window are donated."""
+    config, objective, mesh = experiment.config, experiment.objective, experiment.mesh
+
+    def step(train_state: TrainState, window: Window, batch: Batch) -> tuple[TrainState, Window]:
+        def key(purpose: Purpose) -> Key:
+            return random.key(config.seed, purpose, train_state.step)
+
+        x0 = jax.lax.with_sharding_constraint(evaluate.to_float(batch["video"]), meshes.video_sharding(mesh))
+        index, num_frames = batch["index"], config.data.num_frames
+        noise = random.example_noise(key(Purpose.NOISE), index, num_frames, experiment.frame_shape)
+        t = objectives.times_of(objective, random.example_uniform(key(Purpose.TIME), index), num_frames)
+        label = drop_labels(experiment, batch, random.example_uniform(key(Purpose.LABEL_DROPOUT), index))
+
+        def losses_of(params: Params) -> tuple[Losses, LogSnr]:
+            predict = experiment.predict(params, Condition(label), key(Purpose.DROPOUT))
+            return objectives.loss(objective, predict, x0, noise, t), schedules.log_snr(objective.schedule, t)
+
+        return train_step(train_state, window, losses_of, experiment.optimizer)
+
+    abstract = state.abstract_state(experiment.network.init, experiment.optimizer, mesh, experiment.rules)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(mesh)))
+
+
+def drop_labels(experiment: build.Experiment, batch: Batch, u: Float[Array, "batch"]) -> Int[Array, "batch"] | None:
+    """The labels, each replaced by the null class with the configured probability; None if the network is told none."""
+    if experiment.num_classes is None:
+        return None
+    return jnp.where(u < experiment.config.network.label_dropout, experiment.num_classes, batch["label"])
+
+
+def device_batches(experiment: build.Experiment, first_step: int) -> Iterator[Batch]:
+    """The batches of step `first_step` and on, laid out over the mesh: "video" uint8, "index" and perhaps "label"."""
+    config, mesh = experiment.config, experiment.mesh
+    host = pipeline.batches(
+        experiment.splits.train,
+        seed=config.seed,
+        batch_size=config.data.batch_size,
+        start_step=first_step,
+        rows=meshes.batch_rows(mesh, config.data.batch_size),
+        num_workers=config.run.num_workers,
+        overfit=config.data.overfit,
+    )
+    for rows in host:
+        # 32 bits on the device: from example 2^31 on the index is negative, and still its own
+        yield meshes.global_batch(rows | {"index": rows["index"].astype(np.int32)}, mesh, config.data.batch_size)
+
+
+def require_finite(window: Window, folder: epath.Path) -> None:
+    """Raises FloatingPointError if a step of the window was not finite; called before every save."""
+    bad = int(window.first_bad_step)
+    if bad == NO_STEP:
+        return
+    saved = checkpoints.saved_steps(folder / "checkpoints")
+    good = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
+    raise FloatingPointError(
+        f"the loss or its gradient was not finite in step {bad}; {good} in {folder}. "
+        "Lower config.optimizer.learning_rate or clip_norm, or take another weighting, in another workdir"
+    )
+
+
+class Log:
+    """What a run tells while it trains: progress line, metrics, sample sheets, and its record with seconds spent."""
+
+    def __init__(self, experiment: build.Experiment, folder: epath.Path, before: Record | None, first: TrainState):
+        self._experiment, self._folder = experiment, folder
+        self._validate = evaluate.make_validation(experiment)
+        self._sampler = functools.partial(sample.draw, experiment)
+        self._writer = writers.Writer(folder, first_step=int(first.step))
+        self._progress = Progress(int(first.step), experiment.config.run.num_steps)
+        self._record = _begin(experiment, before, first)
+        self._since = time.monotonic()
+        record.write(folder, self._record)
+        record.write_diff(folder)
+
+    def compiled(self, window: Window) -> None:
+        """After the first step of this start, which the compiler has most of."""
+        jax.block_until_ready(window)
+        self._spend("compile")
+
+    def window(self, window: Window, done: int) -> Window:
+        """Writes the means since the last call; returns the window to sum up from now on."""
+        scalars = window.scalars()
+        self._spend("train")
+        self._writer.scalars(done, scalars)
+        self._progress.show(done, scalars["train/loss"])
+        return dataclasses.replace(Window.empty(), first_bad_step=window.first_bad_step)
+
+    def validation(self, params: Params, done: int) -> None:
+        losses = self._validate(params)
+        points = {f"{name} log_snr {level:g}": loss for name, row in losses.items() for level, loss in row}
+        self._writer.scalars(done, points)
+        self._record = dataclasses.replace(
+            self._record, level_losses={name: tuple(row) for name, row in losses.items()}
+        )
+        self._spend("validate")
+
+    def samples(self, params: Params, done: int) -> None:
+        sheet = video_io.contact_sheet(self._sampler(params, self._experiment.config.run.num_grid_samples))
+        path = self._folder / "samples" / f"sheet_{done:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(video_io.encode_png(sheet))
+        self._writer.image(done, "samples", sheet)
+        self._spend("sample")
+
+    def finish(self, done: int) -> Record:
+        self._spend("train")
+        self._writer.flush()
+        self._record = dataclasses.replace(
+            self._record,
+            num_steps=done,
+            status="finished" if done == self._experiment.config.run.num_steps else "stopped",
+            curves=curves_of(self._folder),
+        )
+        record.write(self._folder, self._record)
+        self._progress.finish(self._record.status)
+        return self._record
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _spend(self, what: str) -> None:
+        now = time.monotonic()
+        self._record = record.spend(self._record, what, now - self._since)
+        self._since = now
+
+
+def _begin(experiment: build.Experiment, before: Record | None, first: TrainState) -> Record:
+    config, mesh = experiment.config, dict(experiment.mesh.shape)
+    fingerprint = experiment.splits.train.fingerprint
+    if before is not None:
+        return record.resume(before, config, mesh=mesh, step=int(first.step), data_fingerprint=fingerprint)
+    print(parameter_overview.get_parameter_overview(first.params))
+    log_snrs = jnp.array(config.evaluation.log_snrs)
+    weights = objectives.effective_weight(experiment.objective, log_snrs)
+    return record.begin(
+        config,
+        mesh=mesh,
+        data_fingerprint=fingerprint,
+        seeds={"config": config.seed},
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(first.params)),
+        effective_weight=record.EffectiveWeight(tuple(log_snrs.tolist()), tuple(weights.tolist())),
+    )
+
+
+def curves_of(folder: epath.Path) -> dict[str, record.Curve]:
+    """Every scalar that was written, by name, from the first step on."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in writers.read_scalars(folder):
+        for name, value in row.items():
+            if name != "step":
+                curves.setdefault(name, []).append((int(row["step"]), float(value)))
+    return {name: tuple(points) for name, points in curves.items()}
