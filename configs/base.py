@@ -210,7 +210,8 @@ def _compare() -> ConfigDict:
     compare = ConfigDict()
     compare.question = ""  # what the comparison asks, in a sentence or two
     compare.seeds = (0,)  # each arm is trained once per seed
-    compare.arms = ConfigDict()  # name -> see `arm`
+    compare.arms = ()  # names of `compare.arm`, in the order of the report
+    compare.arm = ConfigDict()  # name -> see `arm`
     compare.bands = ""  # file of a healthy run's curves, drawn behind the arms'; `compare --write_bands` writes one
     compare.num_shown = 8  # clips per arm in the report
     return compare
@@ -219,7 +220,7 @@ def _compare() -> ConfigDict:
 def arm(
     title: str, description: str, changes: dict, at_least: dict | None = None, at_most: dict | None = None
 ) -> ConfigDict:
-    """One side of a comparison, for `config.compare.arms`.
+    """One side of a comparison, for `config.compare.arm`.
 
     Args:
       title, description: for the report; the description says in a sentence what is particular to this arm.

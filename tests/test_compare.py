@@ -18,14 +18,15 @@ def grid():
     config = tiny.get_config()
     config.run.num_steps = 2
     with config.unlocked():
-        config.compare.arms.ddpm = base.arm(
+        config.compare.arm.ddpm = base.arm(
             "Discrete DDPM",
             "t in {1..T}/T",
             {"schedule": {"name": "ddpm_linear"}, "objective": {"times": {"name": "grid"}}},
             at_least={"valid clips": 0.4},
         )
-        config.compare.arms.vp = base.arm("VP-SDE", "t in (0, 1]", {}, at_most={"direction total variation": 0.25})
-        config.compare.arms.untrained = base.arm("Untrained", "no step", {"run": {"num_steps": 0}})
+        config.compare.arm.vp = base.arm("VP-SDE", "t in (0, 1]", {}, at_most={"direction total variation": 0.25})
+        config.compare.arm.untrained = base.arm("Untrained", "no step", {"run": {"num_steps": 0}})
+    config.compare.arms = ("ddpm", "vp", "untrained")
     return config
 
 
@@ -76,7 +77,8 @@ def test_what_is_recorded_is_not_run_again(compared, monkeypatch):
 def test_an_arm_that_changes_an_unknown_key_is_refused_before_any_is_trained(tmp_path):
     config = grid()
     with config.unlocked():
-        config.compare.arms.wrong = base.arm("wrong", "", {"objective": {"targets": "v"}})
-    with pytest.raises(ValueError, match=r"compare.arms.wrong"):
+        config.compare.arm.wrong = base.arm("wrong", "", {"objective": {"targets": "v"}})
+    config.compare.arms = ("vp", "wrong")
+    with pytest.raises(ValueError, match=r"compare.arm.wrong"):
         compare.compare(config, tmp_path)
-    assert record.read(tmp_path / "ddpm" / "seed_0") is None
+    assert record.read(tmp_path / "vp" / "seed_0") is None

@@ -86,14 +86,15 @@ def cells(config: Config, folder: epath.Path) -> Iterator[Cell]:
     Raises:
       ValueError: there are no arms, or one changes a key that the config does not have.
     """
-    if not len(config.compare.arms):
+    if not config.compare.arms:
         raise ValueError("config.compare.arms is empty; a comparison needs arms, see configs/demo.py")
-    for seed, (name, arm) in itertools.product(config.compare.seeds, config.compare.arms.items()):
+    for seed, name in itertools.product(config.compare.seeds, config.compare.arms):
+        arm = build.lookup(config.compare.arm, name, "compare.arms")
         changed = config.copy_and_resolve_references()
         try:
             changed.update(arm.changes)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"config.compare.arms.{name}.changes: {error}. configs/base.py lists every key") from error
+            raise ValueError(f"config.compare.arm.{name}.changes: {error}. configs/base.py lists every key") from error
         changed.seed = seed
         changed.name = f"{config.name}/{name}"
         yield Cell(name, seed, changed, folder / name / f"seed_{seed}")
@@ -124,12 +125,10 @@ def assemble(config: Config, grid: list[Cell], records: dict[str, list[Record]])
     for cell, done in zip(
         grid, [records[cell.arm][config.compare.seeds.index(cell.seed)] for cell in grid], strict=True
     ):
-        about, name = config.compare.arms[cell.arm], name_of(cell, config)
+        about, name = config.compare.arm[cell.arm], name_of(cell, config)
         title = about.title if len(config.compare.seeds) == 1 else f"{about.title}, seed {cell.seed}"
         arms.append(Arm(name, title, about.description, done, samples[name][: config.compare.num_shown]))
-    lines = [
-        line for cell, arm in zip(grid, arms, strict=True) for line in expected(config.compare.arms[cell.arm], arm)
-    ]
+    lines = [line for cell, arm in zip(grid, arms, strict=True) for line in expected(config.compare.arm[cell.arm], arm)]
     if oracle is not None:
         lines = [*controls(oracle, real), *lines]
     return Report(

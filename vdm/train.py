@@ -80,6 +80,7 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
             if watch.requested or due(done, run.log_every_steps, run):
                 window = log.window(window, done)
             if due(done, run.checkpoint_every_steps, run):
+                log.flush()
                 require_finite(window, folder)
                 saver.save(train_state)
             if watch.requested:
@@ -88,6 +89,7 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
                 log.validation(train_state.ema, done)
             if due(done, run.sample_every_steps, run):
                 log.samples(train_state.ema, done)
+        log.flush()
         require_finite(window, folder)
         saver.save(train_state)
         saver.wait()
@@ -216,9 +218,12 @@ class Log:
         self._writer.image(done, "samples", sheet)
         self._spend("sample")
 
+    def flush(self) -> None:
+        """Before a checkpoint: what was measured up to it is not lost with the process."""
+        self._writer.flush()
+
     def finish(self, done: int) -> Record:
         self._spend("train")
-        self._writer.flush()
         self._record = dataclasses.replace(
             self._record,
             num_steps=done,
@@ -260,7 +265,6 @@ def curves_of(folder: epath.Path) -> dict[str, record.Curve]:
     """Every scalar that was written, by name, from the first step on."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in writers.read_scalars(folder):
-        for name, value in row.items():
-            if name != "step":
-                curves.setdefault(name, []).append((int(row["step"]), float(value)))
+        for name in sorted(row.keys() - {"step"}):
+            curves.setdefault(name, []).append((int(row["step"]), row[name]))
     return {name: tuple(points) for name, points in curves.items()}

@@ -19,6 +19,7 @@ LogSnr = Float[Array, "batch frames"]
 FrameIndex = Int[Array, "batch frames"]
 Key = KeyArray[Array, ""]
 Params = PyTree[Any]
+Config = Any  # an ml_collections.ConfigDict, whose keys no type checker knows
 
 
 @jax.tree_util.register_dataclass

@@ -107,18 +107,19 @@ def test_the_newest_checkpoints_are_kept_and_each_is_its_own_step(tmp_path):
 
 
 KILLED_SAVE = """
-    import os, signal, sys, tensorstore, threading
+    import dataclasses, os, signal, sys, tensorstore, threading
     from tests.runtime import test_checkpoints as t
     really_open = tensorstore.open
     def deadly_open(*args, **kwargs):
         if threading.current_thread() is not threading.main_thread():
             os.kill(os.getpid(), signal.SIGKILL)
         return really_open(*args, **kwargs)
+    first = t.toy.init_state(t.HERE)
     with t.writer(sys.argv[1]) as saver:
-        saver.save(t.run(t.toy.init_state(t.HERE), 1))
+        saver.save(first)
         saver.wait()
         tensorstore.open = deadly_open
-        saver.save(t.run(t.toy.init_state(t.HERE), 2))
+        saver.save(dataclasses.replace(first, step=first.step + 1))
 """
 
 
@@ -127,13 +128,13 @@ def test_a_killed_save_does_not_count_and_is_cleared_away(tmp_path):
     code = textwrap.dedent(KILLED_SAVE)
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(os.listdir(tmp_path)) == 2  # step 1, and what was left of step 2
-    assert checkpoints.saved_steps(tmp_path) == [1]
-    assert_same_bits(copy_of(restore(tmp_path)), copy_of(run(toy.init_state(HERE), 1)))
+    assert len(os.listdir(tmp_path)) == 2  # step 0, and what was left of step 1
+    assert checkpoints.saved_steps(tmp_path) == [0]
+    assert_same_bits(copy_of(restore(tmp_path)), copy_of(toy.init_state(HERE)))
     with writer(tmp_path) as saver:
         saver.save(run(restore(tmp_path), 1))
-    assert sorted(os.listdir(tmp_path)) == ["1", "2"]
-    assert_same_bits(copy_of(restore(tmp_path)), copy_of(run(toy.init_state(HERE), 2)))
+    assert sorted(os.listdir(tmp_path)) == ["0", "1"]
+    assert_same_bits(copy_of(restore(tmp_path)), copy_of(run(toy.init_state(HERE), 1)))
 
 
 def damages(folder):

@@ -25,7 +25,7 @@ def results():
     "check",
     [
         "noise_is_the_same_on_every_mesh",
-        "dropout_masks_are_the_same_on_every_mesh",
+        "dropout_masks_do_not_depend_on_the_mesh",
         pytest.param("state_is_born_split_and_the_same_on_every_mesh", marks=pytest.mark.feature("R5")),
         pytest.param("training_is_the_same_on_every_mesh", marks=pytest.mark.feature("R5")),
         pytest.param("a_checkpoint_moves_to_any_mesh", marks=pytest.mark.feature("R7")),

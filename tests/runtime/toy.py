@@ -1,5 +1,7 @@
 """A model of two parameters, linear regression, with the state and the train step that a real network would have."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -27,6 +29,7 @@ def abstract_state(mesh):
     return state.abstract_state(init, make_optimizer(), mesh, sharding.UNET_RULES)
 
 
+@functools.cache
 def make_step(mesh):
     """The jitted step: donates the state, draws its data by the step, so a resumed run sees the same data."""
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(mesh))
