@@ -191,8 +191,10 @@ def _moving_shapes(config: Config, seed: int) -> Splits:
 
 
 def _moving_digits(config: Config, seed: int) -> Splits:
-    size = {"num_frames": config.num_frames, "height": config.height, "width": config.width}
-    return moving_digits.splits(**size, **config.moving_digits, seed=seed)
+    sizes = {name: config.moving_digits[name] for name in _SPLIT_SIZES}
+    options = {name: value for name, value in config.moving_digits.items() if name not in _SPLIT_SIZES}
+    world = moving_digits.World(config.num_frames, config.height, config.width, **options)
+    return moving_digits.splits(world, **sizes, seed=seed)
 
 
 def _folder(config: Config, seed: int) -> Splits:
