@@ -65,7 +65,7 @@ def _convolve(rows: Rows, kernel: Kernel, stride: int) -> Rows:
 
 
 def _convolve_tiny(rows: Rows, kernel: Kernel) -> Rows:
-    """`_convolve` at stride 1 of at most 2x2 pixels, where every pixel is a neighbour of every other: one product of two matrices.
+    """`_convolve` at stride 1 of at most 2x2 pixels, where all are neighbours of all: one product of two matrices.
 
     The convolution spends more than half of its multiplications on the padding; on CPUs it takes ten times as long.
     """
