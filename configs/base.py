@@ -98,6 +98,12 @@ def _network() -> ConfigDict:
     unet.dropout = 0.0
     unet.compute_dtype = "float32"  # float32 | bfloat16; parameters, norms and softmax are float32 in either
     unet.remat = False  # recompute the blocks' activations in the backward pass
+    unet.norm = "group"  # group (statistics of one frame) | rms (over the channels of a pixel)
+    unet.groups = 8  # of the group norm
+    unet.embedding = "add"  # add (Ho et al.) | scale_shift: how a block takes in noise level and class
+    unet.position = "bucket"  # bucket (T5): the bias of temporal attention by the distance of frames
+    unet.resampling = "conv"  # conv (Ho et al.) | patch (space-to-depth and a linear map; cheaper)
+    unet.skips = "all"  # all (Ho et al.: one block more per level on the way up) | blocks (as many as on the way down)
     return network
 
 
