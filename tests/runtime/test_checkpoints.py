@@ -132,9 +132,9 @@ def test_a_killed_save_does_not_count_and_is_cleared_away(tmp_path):
     assert checkpoints.saved_steps(tmp_path) == [0]
     assert_same_bits(copy_of(restore(tmp_path)), copy_of(toy.init_state(HERE)))
     with writer(tmp_path) as saver:
-        saver.save(run(restore(tmp_path), 1))
-    assert sorted(os.listdir(tmp_path)) == ["0", "1"]
-    assert_same_bits(copy_of(restore(tmp_path)), copy_of(run(toy.init_state(HERE), 1)))
+        saver.save(run(restore(tmp_path), 2))
+    assert sorted(os.listdir(tmp_path)) == ["0", "2"]
+    assert_same_bits(copy_of(restore(tmp_path)), copy_of(run(toy.init_state(HERE), 2)))
 
 
 def damages(folder):
@@ -187,16 +187,16 @@ def test_a_missing_checkpoint_is_named(two_steps, tmp_path):
     ("init", "message"),
     [
         (
-            lambda key: {"layer": {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(8)}},
-            r"params/layer/kernel is float32\[8, 8\] in the checkpoint and float32\[8, 4\] here",
+            lambda key: {"layer": {"kernel": jnp.zeros((24, 8)), "bias": jnp.zeros(24)}},
+            r"params/layer/kernel is float32\[24, 24\] in the checkpoint and float32\[24, 8\] here",
         ),
         (
-            lambda key: {"layer": {"kernel": jnp.zeros((8, 8), jnp.bfloat16), "bias": jnp.zeros(8)}},
-            r"params/layer/kernel is float32\[8, 8\] in the checkpoint and bfloat16\[8, 8\] here",
+            lambda key: {"layer": {"kernel": jnp.zeros((24, 24), jnp.bfloat16), "bias": jnp.zeros(24)}},
+            r"params/layer/kernel is float32\[24, 24\] in the checkpoint and bfloat16\[24, 24\] here",
         ),
         (
-            lambda key: {"layer": {"kernel": jnp.zeros((8, 8))}},
-            r"params/layer/bias is float32\[8\] in the checkpoint and not there here",
+            lambda key: {"layer": {"kernel": jnp.zeros((24, 24))}},
+            r"params/layer/bias is float32\[24\] in the checkpoint and not there here",
         ),
         (
             lambda key: {**toy.init(key), "head": {"bias": jnp.zeros(2)}},

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vdm.runtime import optimizer, random, sharding, state
 
-CHANNELS = 8
+CHANNELS = 24  # the kernel has more than 1 KiB, below which orbax keeps an array inside its index
 IDENTITY = {"seed": 0, "network": {"channels": CHANNELS}}
 
 
@@ -36,7 +36,7 @@ def make_step(mesh):
 
     def step(train_state):
         key = random.key(0, random.Purpose.NOISE, train_state.step)
-        inputs = random.example_noise(key, jnp.arange(16), 1, (1, 1, CHANNELS)).reshape(16, CHANNELS)
+        inputs = random.example_noise(key, jnp.arange(64), 1, (1, 1, CHANNELS)).reshape(64, CHANNELS)
 
         def loss(params):
             outputs = inputs @ params["layer"]["kernel"] + params["layer"]["bias"]

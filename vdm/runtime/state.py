@@ -85,7 +85,7 @@ def _initialiser(init: Callable[[Key], Params], optimizer: Optimizer) -> Callabl
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            ema=jax.tree.map(jnp.copy, params),  # its own buffers: the two are donated side by side
+            ema=params,  # jit gives every output memory of its own, so the two can be donated side by side
             opt_state=optimizer.transform.init(params),
             num_clipped=jnp.zeros((), jnp.int32),
         )
