@@ -100,7 +100,7 @@ def test_the_same_weights_take_longer_clips():
 
 @pytest.mark.feature("T5")
 def test_a_mixed_batch_is_its_examples_and_its_gradient_their_sum():
-    net, _ = tiny.network()
+    net, _ = tiny.network(tiny.SMALL)
 
     @jax.jit
     def loss_and_gradient(params, xt, log_snr, frame_index, condition):
@@ -111,9 +111,9 @@ def test_a_mixed_batch_is_its_examples_and_its_gradient_their_sum():
         return jax.value_and_grad(loss, has_aux=True)(params)
 
     inputs = tiny.inputs()
-    (_, mixed), gradient = loss_and_gradient(tiny.params(), *inputs, tiny.images(True, False))
+    (_, mixed), gradient = loss_and_gradient(tiny.params(tiny.SMALL), *inputs, tiny.images(True, False))
     apart = [
-        loss_and_gradient(tiny.params(), *(each[i : i + 1] for each in inputs), tiny.images(flag))
+        loss_and_gradient(tiny.params(tiny.SMALL), *(each[i : i + 1] for each in inputs), tiny.images(flag))
         for i, flag in enumerate((True, False))
     ]
     np.testing.assert_allclose(mixed, jnp.concatenate([value for (_, value), _ in apart]), rtol=1e-5, atol=1e-5)
@@ -123,9 +123,9 @@ def test_a_mixed_batch_is_its_examples_and_its_gradient_their_sum():
 
 
 def test_bfloat16_computes_what_float32_does_within_its_precision():
-    exact = tiny.network()[1](tiny.params(), *tiny.inputs(), CLIPS)
-    config = dataclasses.replace(tiny.CONFIG, compute_dtype="bfloat16")
-    rounded = tiny.network(config)[1](tiny.params(), *tiny.inputs(), CLIPS)
+    exact = tiny.network(tiny.SMALL)[1](tiny.params(tiny.SMALL), *tiny.inputs(), CLIPS)
+    config = dataclasses.replace(tiny.SMALL, compute_dtype="bfloat16")
+    rounded = tiny.network(config)[1](tiny.params(tiny.SMALL), *tiny.inputs(), CLIPS)
     assert rounded.dtype == jnp.float32
     error = jnp.sqrt(jnp.mean((rounded - exact) ** 2) / jnp.mean(exact**2))
     assert 1e-4 < error < 5e-2  # 8 bits of mantissa, some tens of layers; below: not computed in bfloat16 at all
@@ -134,16 +134,14 @@ def test_bfloat16_computes_what_float32_does_within_its_precision():
 
 
 def test_remat_changes_memory_and_no_gradient():
-    """The smallest network that has all kinds of steps; what is recomputed is seen in the program of the gradient."""
-    plain = dataclasses.replace(tiny.CONFIG, multipliers=(1,), attention_levels=(), num_classes=None)
     inputs = tiny.inputs()
 
     def gradient(config):
         net = unet3d(config)
         return jax.grad(lambda params: jnp.sum(jnp.sin(net.apply(params, *inputs, CLIPS).value)))
 
-    remat = dataclasses.replace(plain, remat=True)
-    params = tiny.params(plain)
+    plain, remat = (dataclasses.replace(tiny.SMALL, remat=flag) for flag in (False, True))
+    params = tiny.params(tiny.SMALL)
     expected, given = jax.jit(gradient(plain))(params), jax.jit(gradient(remat))(params)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest), given, expected)
@@ -153,14 +151,16 @@ def test_remat_changes_memory_and_no_gradient():
 
 
 def test_dropout_is_a_function_of_its_key():
-    config = dataclasses.replace(tiny.CONFIG, dropout=0.5)
+    config = dataclasses.replace(tiny.SMALL, dropout=0.5)
     _, apply = tiny.network(config)
     inputs = tiny.inputs()
-    first, again, other = (apply(tiny.params(), *inputs, CLIPS, key=jax.random.key(seed)) for seed in (0, 0, 1))
+    first, again, other = (
+        apply(tiny.params(tiny.SMALL), *inputs, CLIPS, key=jax.random.key(seed)) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert jnp.abs(first - other).max() > 1e-2
-    undropped = tiny.network()[1](tiny.params(), *inputs, CLIPS)
-    np.testing.assert_allclose(apply(tiny.params(), *inputs, CLIPS), undropped, rtol=1e-5, atol=1e-5)
+    undropped = tiny.network(tiny.SMALL)[1](tiny.params(tiny.SMALL), *inputs, CLIPS)
+    np.testing.assert_allclose(apply(tiny.params(tiny.SMALL), *inputs, CLIPS), undropped, rtol=1e-5, atol=1e-5)
 
 
 def test_the_class_is_seen_and_none_is_the_null_class():
@@ -176,8 +176,7 @@ def test_the_class_is_seen_and_none_is_the_null_class():
 
 
 def test_a_fresh_network_gives_zero_and_can_leave_it():
-    net = unet3d(dataclasses.replace(tiny.CONFIG, multipliers=(1,), attention_levels=(), num_classes=None))
-    params = jax.jit(net.init)(jax.random.key(0))
+    net, _ = tiny.network(tiny.SMALL)
     inputs = tiny.inputs()
 
     @jax.jit
@@ -188,7 +187,7 @@ def test_a_fresh_network_gives_zero_and_can_leave_it():
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
-    (_, value), gradient = value_and_gradient(params)
+    (_, value), gradient = value_and_gradient(tiny.fresh())
     assert not value.any()
     assert jnp.abs(gradient["head"]["conv"]["kernel"]).max() > 0
 
@@ -219,14 +218,20 @@ def test_without_temporal_attention_it_has_the_parameters_of_ddpm():
     assert count == 35_746_307
 
 
-def test_parameters_have_readable_paths_and_do_not_depend_on_what_else_there_is():
-    small = dataclasses.replace(tiny.CONFIG, multipliers=(1,), attention_levels=(), num_classes=None)
-    one, other = (unet3d(config) for config in (small, dataclasses.replace(small, num_classes=3)))
-    without, with_classes = (jax.jit(net.init)(jax.random.key(0)) for net in (one, other))
-    assert without["down_0"]["block_0"]["conv_1"]["kernel"].shape == (3, 3, 8, 8)
-    assert set(with_classes) - set(without) == {"label"}
-    jax.tree.map(np.testing.assert_array_equal, without, {name: with_classes[name] for name in without})
-    first, second = (without["middle"][block]["conv_1"]["kernel"] for block in ("block_0", "block_1"))
+def test_parameters_have_readable_paths():
+    params = tiny.fresh()
+    assert params["down_0"]["block_0"]["conv_1"]["kernel"].shape == (3, 3, 8, 8)
+    last_words = {
+        jax.tree_util.keystr(path[-1:], simple=True) for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    }
+    assert last_words == {"kernel", "bias", "scale"}  # the words that a table of sharding rules speaks of
+
+
+def test_parameters_of_a_part_do_not_depend_on_what_else_there_is():
+    name = "middle/temporal_0"
+    alone = tiny.network(dataclasses.replace(tiny.SMALL, num_classes=3))[0].parts[name].init(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, alone, tiny.fresh()["middle"]["temporal_0"])
+    first, second = (tiny.fresh()["middle"][block]["conv_1"]["kernel"] for block in ("block_0", "block_1"))
     assert jnp.abs(first - second).max() > 0.1
 
 

@@ -1,9 +1,11 @@
 """The smallest network with every kind of part, at parameters that hide nothing: at init the zero kernels would."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vdm.nets.unet3d import UNet3DConfig, unet3d
 from vdm.types import Condition
@@ -23,12 +25,20 @@ CONFIG = UNet3DConfig(
     skips="blocks",
 )
 
+SMALL = dataclasses.replace(CONFIG, multipliers=(1,), attention_levels=(), num_classes=None)  # attention in the middle
+
 
 @functools.cache
 def network(config=CONFIG):
     """The network and its jitted `apply(params, xt, log_snr, frame_index, condition, key=None) -> value`."""
     net = unet3d(config)
     return net, jax.jit(lambda *args, key=None: net.apply(*args, key=key).value)
+
+
+@functools.cache
+def fresh(config=SMALL):
+    """Parameters as training begins with them."""
+    return jax.jit(network(config)[0].init)(jax.random.key(0))
 
 
 @functools.cache
@@ -39,14 +49,13 @@ def params(config=CONFIG):
 
 def randomised(tree, seed=0):
     """Numbers of the scale of a trained network: kernels that keep the variance, scales about one."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    generator = np.random.default_rng(seed)  # numpy: jax would compile every shape
 
-    def draw(key, leaf):
-        noise = jax.random.normal(key, leaf.shape)
-        return noise / jnp.sqrt(leaf.size / leaf.shape[-1]) if leaf.ndim > 1 else 1 + 0.3 * noise
+    def draw(leaf):
+        noise = generator.standard_normal(leaf.shape, np.float32)
+        return jnp.asarray(noise / np.sqrt(leaf.size / leaf.shape[-1]) if leaf.ndim > 1 else 1 + 0.3 * noise)
 
-    return jax.tree.unflatten(structure, [draw(key, leaf) for key, leaf in zip(keys, leaves, strict=True)])
+    return jax.tree.map(draw, tree)
 
 
 def inputs(batch=BATCH, frames=FRAMES, seed=1):

@@ -1,0 +1,114 @@
+"""Checks that need eight devices, run by test_fold.py in one process, which prints name -> error or null."""
+
+import json
+import re
+import sys
+import traceback
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from tests.nets import tiny
+from vdm.nets.blocks import Conv
+from vdm.nets.fold import BATCH_AXES, fold, unfold
+from vdm.nets.module import split
+
+AXES = ("data", "fsdp", "tensor", "frames")
+CLIPS = PartitionSpec(BATCH_AXES, "frames")
+COLLECTIVES = re.compile(r"all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter")
+
+
+def mesh(*shape):
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 4)
+
+
+def place(here, array):
+    return jax.device_put(array, NamedSharding(here, PartitionSpec(*CLIPS[: min(array.ndim, 2)])))
+
+
+def compiled_text(function, *args):
+    return jax.jit(function).lower(*args).compile().as_text()
+
+
+def fold_moves_nothing():
+    x = jax.random.normal(jax.random.key(0), (8, 4, 4, 4, 8))  # two clips a device: with one, any merge is local
+    part = split("conv", lambda rngs: Conv(8, 8, rngs))
+    params = part.init(jax.random.key(1))
+    alone = part.call(params, x)
+    for here in (mesh(2, 2, 1, 2), mesh(2, 1, 2, 2)):
+        with jax.set_mesh(here):
+            placed = place(here, x)
+            there_and_back = jax.jit(lambda x: unfold(fold(x), x.shape[1]))
+            np.testing.assert_array_equal(there_and_back(placed), x)
+            assert not COLLECTIVES.search(compiled_text(lambda x: unfold(jnp.sin(fold(x)), x.shape[1]), placed))
+            convolved = jax.jit(part.call)(params, placed)
+            np.testing.assert_allclose(convolved, alone, rtol=1e-5, atol=1e-5)
+            assert convolved.sharding.is_equivalent_to(NamedSharding(here, CLIPS), 5), convolved.sharding
+            assert not COLLECTIVES.search(compiled_text(part.call, params, placed))
+    here = mesh(2, 2, 1, 2)
+    naive = compiled_text(convolve_merged, params, place(here, x))
+    assert COLLECTIVES.search(naive), "a global reshape moves nothing either: this check shows nothing"
+
+
+def convolve_merged(params, x):
+    """What `fold` is there to avoid: batch and frames merged by a reshape of the global array."""
+    rows = x.reshape(-1, *x.shape[2:])
+    layout = ("NHWC", "HWIO", "NHWC")
+    rows = jax.lax.conv_general_dilated(rows, params["kernel"], (1, 1), "SAME", dimension_numbers=layout)
+    return rows.reshape(x.shape)
+
+
+def a_split_network_is_the_network():
+    net, _ = tiny.network(tiny.SMALL)
+    inputs = tiny.inputs(batch=4)
+    condition = tiny.images(True, False, False, True)
+
+    def value_and_gradient(params, xt, log_snr, frame_index):
+        def loss(params):
+            value = net.apply(params, xt, log_snr, frame_index, condition).value
+            return jnp.mean(jnp.sin(value)), value
+
+        (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return value, gradient
+
+    alone = jax.jit(value_and_gradient)(tiny.params(tiny.SMALL), *inputs)
+    here = mesh(2, 1, 2, 2)
+    with jax.set_mesh(here):
+        params = jax.tree.map(lambda leaf: jax.device_put(leaf, resting(here, leaf)), tiny.params(tiny.SMALL))
+        given = jax.jit(value_and_gradient)(params, *(place(here, each) for each in inputs))
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(alone[1]))
+    np.testing.assert_allclose(given[0], alone[0], rtol=1e-4, atol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale), given[1], alone[1])
+
+
+def resting(here, leaf):
+    """Output channels over `tensor`, where it divides them."""
+    ways = here.shape["tensor"]
+    split_last = leaf.ndim > 1 and leaf.shape[-1] % ways == 0
+    return NamedSharding(here, PartitionSpec(*(None,) * (leaf.ndim - 1), "tensor") if split_last else PartitionSpec())
+
+
+def what_the_mesh_does_not_divide_is_refused():
+    with jax.set_mesh(mesh(2, 2, 1, 2)):
+        for shape in ((6, 4, 2, 2, 1), (4, 3, 2, 2, 1)):
+            try:
+                fold(jnp.zeros(shape))
+            except ValueError as error:
+                assert f"{shape[0]} clips of {shape[1]} frames" in str(error), error
+            else:
+                raise AssertionError(f"{shape} was folded")
+
+
+CHECKS = (fold_moves_nothing, a_split_network_is_the_network, what_the_mesh_does_not_divide_is_refused)
+
+if __name__ == "__main__":
+    outcome = {}
+    for check in CHECKS:
+        try:
+            check()
+            outcome[check.__name__] = None
+        except Exception:
+            outcome[check.__name__] = traceback.format_exc()
+    json.dump(outcome, sys.stdout)

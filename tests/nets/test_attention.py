@@ -1,0 +1,116 @@
+"""Both attentions against one dense attention over all frames and pixels with the pattern as a mask."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from einops import rearrange
+from flax import nnx
+
+from tests.nets import tiny
+from vdm.nets import module
+from vdm.nets.attention import SpatialAttention, TemporalAttention, attend
+
+FRAMES, HEIGHT, WIDTH, CHANNELS, HEAD_DIM = 3, 2, 3, 8, 4
+KINDS = {
+    "spatial": functools.partial(SpatialAttention, CHANNELS, HEAD_DIM, norm="rms", groups=1),
+    "temporal": functools.partial(TemporalAttention, CHANNELS, HEAD_DIM, norm="rms", groups=1, position="bucket"),
+}
+FRAME_INDEX = jnp.array([[4, 5, 9], [0, 30, 31]])
+
+
+@functools.cache
+def part_of(kind):
+    """The jitted call of a part, and parameters for it."""
+    part = module.split(kind, lambda rngs: KINDS[kind](rngs=rngs))
+    return jax.jit(part.call), tiny.randomised(jax.eval_shape(part.init, jax.random.key(0)))
+
+
+def call(kind, params, x, is_image=None):
+    jitted, _ = part_of(kind)
+    return jitted(params, x) if kind == "spatial" else jitted(params, x, FRAME_INDEX, is_image)
+
+
+def clip():
+    return jax.random.normal(jax.random.key(1), (2, FRAMES, HEIGHT, WIDTH, CHANNELS))
+
+
+def dense_attention(params, x, mask, bias):
+    """Numpy, float64, every token with every token: mask [tokens, tokens], bias [batch, tokens, tokens, heads]."""
+    x = np.asarray(x, np.float64)
+    tokens = rearrange(x, "b f h w c -> b (f h w) c")
+    normed = tokens / np.sqrt((tokens**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(params["norm"]["scale"])
+    query, key, value = (
+        (normed @ np.asarray(params["heads"][name]["kernel"], np.float64)).reshape(*tokens.shape[:2], -1, HEAD_DIM)
+        for name in ("query", "key", "value")
+    )
+    logits = np.einsum("bihd,bjhd->bijh", query, key) / np.sqrt(HEAD_DIM) + bias
+    weights = np.exp(logits) * mask[None, :, :, None]
+    weights /= weights.sum(axis=2, keepdims=True)
+    mixed = np.einsum("bijh,bjhd->bihd", weights, value).reshape(tokens.shape)
+    return x + (mixed @ np.asarray(params["heads"]["out"]["kernel"], np.float64)).reshape(x.shape)
+
+
+def pattern(kind):
+    """Row: query; column: key. Same frame, or same place (field's table of key sets)."""
+    frame, place = np.divmod(np.arange(FRAMES * HEIGHT * WIDTH), HEIGHT * WIDTH)
+    same = {"spatial": frame, "temporal": place}[kind]
+    return same[:, None] == same[None, :]
+
+
+@pytest.mark.feature("T1")
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_dense_attention_with_a_mask(kind):
+    _, params = part_of(kind)
+    bias = 0.0
+    if (
+        kind == "temporal"
+    ):  # distance of key from query -> bucket, by hand: up to 7 frames one each, 16 + for later ones
+        by_hand = {0: 0, 1: 17, -1: 1, 4: 20, -4: 4, 5: 21, -5: 5, 30: 16 + 11, -30: 11, 31: 16 + 11, -31: 11}
+        frame = np.repeat(np.asarray(FRAME_INDEX), HEIGHT * WIDTH, axis=1)
+        bucket = np.vectorize(by_hand.get)(frame[:, None, :] - frame[:, :, None])
+        bias = np.asarray(params["position"]["bias"])[bucket]
+    expected = dense_attention(params, clip(), pattern(kind), bias)
+    assert np.abs(expected - np.asarray(clip())).max() > 0.1
+    np.testing.assert_allclose(call(kind, params, clip()), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.feature("T1")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_jacobian_has_the_pattern_of_the_key_set(kind):
+    _, params = part_of(kind)
+    jacobian = jax.jit(jax.jacobian(lambda x: call(kind, params, x).sum(axis=-1)))(clip())
+    first = jnp.abs(jacobian[0, :, :, :, 0]).max(axis=-1)  # of the first clip with respect to itself
+    tokens = FRAMES * HEIGHT * WIDTH
+    np.testing.assert_array_equal(np.asarray(first).reshape(tokens, tokens) > 0, pattern(kind))
+    assert not jacobian[0, :, :, :, 1].any()  # clips do not see each other
+
+
+@pytest.mark.feature("T5")
+def test_image_mode_adds_the_value_through_the_output_map():
+    _, params = part_of("temporal")
+    value_and_out = params["heads"]["value"]["kernel"] @ params["heads"]["out"]["kernel"]
+    x = clip()
+    normed = x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6) * params["norm"]["scale"]
+    both = call("temporal", params, x, jnp.array([True, False]))
+    np.testing.assert_allclose(both[0], (x + normed @ value_and_out)[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(both[1], call("temporal", params, x)[1], rtol=1e-6, atol=1e-6)
+
+
+def test_softmax_is_in_float32_under_bfloat16_inputs():
+    """Logits 256 and 257 are one number in bfloat16 (8 bits), and two in float32: weights 0.269 and 0.731."""
+    query = jnp.ones((2, 4), jnp.bfloat16)
+    key = jnp.array([[512.0, 0.0, 0.0, 0.0], [512.0, 2.0, 0.0, 0.0]], jnp.bfloat16)
+    value = jnp.array([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]], jnp.bfloat16)
+    weights = attend(query, key, value)[0, :2].astype(jnp.float32)
+    np.testing.assert_allclose(weights, [1 / (1 + np.e), np.e / (1 + np.e)], atol=4e-3)
+
+
+def test_a_module_holds_nothing_but_parameters():
+    for kind in KINDS:
+        leaves = jax.tree.leaves(
+            nnx.split(KINDS[kind](rngs=nnx.Rngs(params=0)))[1], is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
+        )
+        assert {type(leaf) for leaf in leaves} == {nnx.Param}
