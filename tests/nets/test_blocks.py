@@ -1,5 +1,7 @@
 """Convolution, norms, patches: each against a form that does not share its code."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import nnx
 
 from tests.nets import tiny
 from vdm.nets import module
-from vdm.nets.blocks import NORMS, RESAMPLINGS, Conv, depth_to_space, space_to_depth
+from vdm.nets.blocks import NORMS, RESAMPLINGS, Conv, ResidualBlock, depth_to_space, space_to_depth
 
 
 def video(height, width, channels=4, frames=3, seed=0):
@@ -102,3 +104,14 @@ def test_kernels_keep_the_variance_at_init():
     rngs = nnx.Rngs(params=0)
     x = video(16, 16, channels=32)
     assert abs(float(jnp.std(Conv(32, 32, rngs)(x)[:, :, 1:-1, 1:-1])) - 1) < 0.1
+
+
+def test_dropout_keeps_the_mean():
+    """What follows it in the block is linear, so over many keys the block's output has the mean that it has without."""
+    build = functools.partial(ResidualBlock, 4, 4, 2, norm="rms", groups=1, embedding="add", dropout=0.5)
+    call, params = part_of(lambda rngs: build(rngs=rngs))
+    x, embedding = video(3, 3), jnp.ones((2, 3, 2))
+    expected = call(params, x, embedding, None) - x
+    keys = jax.random.split(jax.random.key(0), 500)
+    mean = jax.vmap(call, (None, None, None, 0))(params, x, embedding, keys).mean(axis=0) - x
+    assert abs(float(jnp.vdot(mean, expected) / jnp.vdot(expected, expected)) - 1) < 0.03
