@@ -134,7 +134,7 @@ def _schedule() -> ConfigDict:
 def _objective() -> ConfigDict:
     objective = ConfigDict()
     objective.target = "v"  # x0 | noise | v | score
-    objective.data_std = 0.5  # root mean square of the data as fed, about zero; scales the network's input
+    objective.data_std = 1.0  # root mean square of the data as fed, about zero (checked); scales the network's input
 
     objective.weighting = ConfigDict()
     objective.weighting.name = (

@@ -21,5 +21,6 @@ def get_config() -> ConfigDict:
     config.data.batch_size = 16
     config.data.folder.flip = True
     config.schedule.name = "cosine"
+    config.objective.data_std = 0.5  # of ordinary videos; the error that yours differ names the number to set
     config.run.num_steps = 20_000
     return config

@@ -1,5 +1,16 @@
 """What every test runs under: shapes and types of the annotations are checked at each call."""
 
+import os
+import tempfile
+
+# Tests compile much and compute little: without optimisation XLA takes half the time. Set before JAX is imported.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+# One program is compiled once, for all tests and the processes that they start.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="vdm_tests_"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
 from jaxtyping import install_import_hook
 
 import tests.typechecking  # the hook names it by a string

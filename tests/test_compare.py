@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from etils import epath
 
 from configs import base
 from tests import tiny
@@ -53,7 +54,7 @@ def test_all_arms_start_from_the_same_parameters_and_noise(compared):
     folder, _ = compared
     clips = {
         cell.arm: sample.read(sample.folder_of(cell.folder, cell.config.run.num_steps))
-        for cell in compare.cells(grid(), folder)
+        for cell in compare.cells(grid(), epath.Path(folder))
     }
     correlation = np.corrcoef(clips["ddpm"].ravel(), clips["vp"].ravel())[0, 1]
     other = np.corrcoef(clips["ddpm"].ravel(), np.roll(clips["vp"], 1, axis=0).ravel())[0, 1]

@@ -57,7 +57,8 @@ def test_an_unknown_verb_names_the_known_ones(capsys):
         ((CONFIG, "--workdir=x", "--config.objective.times.name=grid", "--config.schedule.name=ddpm_linear",
           "--config.objective.times.grid.num_steps=10"), "make them equal"),
         ((CONFIG, "--workdir=x", "--config.schedule.name=ddpm_linear", "--config.sampler.num_steps=2000"), "1000-step"),
-        ((CONFIG, "--workdir=x", "--config.evaluation.log_snrs=(99.0,)"), "99"),
+        ((CONFIG, "--workdir=x", "--config.evaluation.log_snrs=(-99.0,)"), "-99"),
+        ((CONFIG, "--workdir=x", "--config.objective.data_std=0.3"), "root mean square of"),
     ],
 )  # fmt: skip
 def test_bad_input_is_answered_before_compute(arguments, answer, capsys, tmp_path, monkeypatch):

