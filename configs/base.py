@@ -92,18 +92,19 @@ def _network() -> ConfigDict:
     unet.channels = 64  # of the first level
     unet.multipliers = (1, 2)  # channels of each level, in units of `channels`
     unet.num_blocks = 1  # residual blocks per level
-    unet.attention_levels = (0, 1)  # levels that have spatial and temporal attention
+    unet.attention_levels = (0, 1)  # levels that have attention after each block; the middle always has it
+    unet.attention = "space_time"  # space_time: within the frame, then across frames; temporal: across frames alone
     unet.head_dim = 32
+    unet.position = "bucket"  # relative position bias of temporal attention; bucket: random at first; lag: a lag a head
+    unet.norm = "group"  # group (statistics of one frame) | rms (of one pixel)
+    unet.groups = 8  # of the group norm
+    unet.embedding = "add"  # how a block is told level and class: add | scale_shift
+    unet.resampling = "conv"  # between levels: conv | patch (space-to-depth and a linear map)
+    unet.skips = "all"  # all: one block more on the way up, as Ho et al.; blocks: as many as down
     unet.patch = 2  # pixels; space-to-depth on the way in, its inverse on the way out; 1: none
     unet.dropout = 0.0
     unet.compute_dtype = "float32"  # float32 | bfloat16; parameters, norms and softmax are float32 in either
     unet.remat = False  # recompute the blocks' activations in the backward pass
-    unet.norm = "group"  # group (statistics of one frame) | rms (over the channels of a pixel)
-    unet.groups = 8  # of the group norm
-    unet.embedding = "add"  # add (Ho et al.) | scale_shift: how a block takes in noise level and class
-    unet.position = "bucket"  # bucket (T5): the bias of temporal attention by the distance of frames
-    unet.resampling = "conv"  # conv (Ho et al.) | patch (space-to-depth and a linear map; cheaper)
-    unet.skips = "all"  # all (Ho et al.: one block more per level on the way up) | blocks (as many as on the way down)
     return network
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vdm.nets.embeddings import BucketBias, bounded_level, level_features
+from vdm.nets.embeddings import BucketBias, bounded_level, lag_bias, level_features
 
 
 def test_the_level_is_bounded_monotone_and_finite_at_both_ends():
@@ -48,3 +48,11 @@ def test_the_bias_of_a_pair_depends_on_its_distance_alone():
     np.testing.assert_array_equal(bias[:, :, 0, 1], bias[:, :, 1, 2])
     assert jnp.abs(bias[0, :, 0, 1] - bias[0, :, 1, 0]).min() > 0  # before is not after
     assert jax.tree.leaves(position.bias)[0].shape == (32, 2)
+
+
+def test_heads_that_start_at_a_lag_look_there_most():
+    bias = np.asarray(lag_bias(4, nnx.Rngs(params=0))(jnp.arange(8)[None])[0])
+    for head, lag in enumerate((-1, 1, -2, 2)):
+        inside = [frame for frame in range(8) if 0 <= frame + lag < 8]
+        assert all(bias[head, frame].argmax() == frame + lag for frame in inside)
+        assert (np.sort(bias[head][inside], axis=-1)[:, :-1] == 0).all()

@@ -264,3 +264,12 @@ def test_what_does_not_fit_is_refused_before_any_compute():
     unlabelled = unet3d(dataclasses.replace(tiny.CONFIG, num_classes=None))
     with pytest.raises(ValueError, match="network without classes"):
         unlabelled.apply(tiny.params(), xt, log_snr, frame_index, Condition(label=jnp.zeros(2, int)))
+
+
+@pytest.mark.feature("T1")
+def test_temporal_attention_alone_leaves_out_the_spatial_one():
+    alone = unet3d(dataclasses.replace(tiny.CONFIG, attention="temporal"))
+    kinds = {name.rsplit("/", 1)[-1].split("_")[0] for name in alone.parts}
+    assert "temporal" in kinds and "spatial" not in kinds
+    both = {name for name in unet3d(tiny.CONFIG).parts if "/spatial_" not in name}
+    assert both == set(alone.parts)

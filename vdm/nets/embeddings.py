@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from vdm.nets.blocks import Dense
-from vdm.types import FrameIndex, LogSnr
+from vdm.types import FrameIndex, Key, LogSnr
 
 LOG_SNR_SCALE = 10.0  # the bounded level is tanh(log_snr / 10): nearly linear where the loss lives, finite at both ends
 NUM_FREQUENCIES = 16
+LAG_LOGIT = 2.0  # exp(2) = 7.4 times the weight of any other distance
 MAX_FREQUENCY = 64.0  # half periods over the range [-1, 1] of the bounded level
 
 
@@ -64,8 +66,10 @@ class BucketBias(nnx.Module):
     NUM_BUCKETS = 32
     MAX_DISTANCE = 128  # frames
 
-    def __init__(self, num_heads: int, rngs: nnx.Rngs):
-        self.bias = nnx.Param(jax.random.normal(rngs.params(), (self.NUM_BUCKETS, num_heads)))
+    def __init__(
+        self, num_heads: int, rngs: nnx.Rngs, initial: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
+    ):
+        self.bias = nnx.Param(initial(rngs.params(), (self.NUM_BUCKETS, num_heads)))
 
     def __call__(self, frame_index: FrameIndex) -> Float[Array, "batch heads frames frames"]:
         distance = frame_index[:, None, :] - frame_index[:, :, None]
@@ -82,4 +86,18 @@ class BucketBias(nnx.Module):
         return jnp.where(distance > 0, half, 0) + jnp.where(size < exact, size, coarse)
 
 
-POSITIONS = {"bucket": BucketBias}
+def lag_bias(num_heads: int, rngs: nnx.Rngs) -> BucketBias:
+    """A bucket bias whose heads start by looking at one distance each: -1, 1, -2, 2, ... frames.
+
+    With random biases a small network has to find out first which frames are neighbours; motion is learned later.
+    """
+
+    def initial(key: Key, shape: tuple[int, int]) -> Float[Array, "buckets heads"]:
+        head = jnp.arange(shape[1])
+        distance = jnp.where(head % 2, 1, -1) * (head // 2 + 1)
+        return jnp.zeros(shape).at[BucketBias.bucket(distance), head].set(LAG_LOGIT)
+
+    return BucketBias(num_heads, rngs, initial)
+
+
+POSITIONS = {"bucket": BucketBias, "lag": lag_bias}

@@ -4,10 +4,10 @@ What they chose, and what stands here. Where they say "as in image models", the 
 
 - convolutions. Ho: 1x3x3. Here: the same, computed as 2-D over (batch x frames).
 - spatial attention. Ho: frames as batch, at resolutions 8, 16, 32. Here: the same, at `attention_levels` and in the
-  middle.
+  middle; `attention="temporal"` leaves it out, for frames of so few positions that convolutions see all of them.
 - temporal attention. Ho: after every spatial one, pixels as batch. Here: the same.
 - frame positions. Ho: relative position bias, form not given. Here: `position="bucket"`: T5's buckets, a table in
-  every block.
+  every block, random at first; `"lag"`: each head starts by looking at a distance of its own.
 - image mode. Ho: temporal attention matrix fixed to the identity. Here: the same, per example of the batch.
 - residual block. Ho: as in image models: norm, SiLU, conv, twice. Here: the same, second convolution zero at first.
 - noise level, class. Ho: embeddings added in every residual block. Here: `embedding="add"`; `"scale_shift"` (Dhariwal
@@ -52,6 +52,7 @@ from vdm.nets.blocks import (
 from vdm.nets.embeddings import POSITIONS, LabelEmbedding, LevelEmbedding
 from vdm.types import Condition, FrameIndex, Key, LogSnr, Params, Prediction, Video
 
+ATTENTIONS = {"space_time": ("spatial", "temporal"), "temporal": ("temporal",)}  # after a block, in this order
 SKIPS = {"all": 1, "blocks": 0}  # blocks per level that the way up has more than the way down
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 EMBEDDING_MULTIPLE = 4  # channels of the embedding, in units of `channels` (Ho et al. 2020)
@@ -59,6 +60,7 @@ EMBEDDING_MULTIPLE = 4  # channels of the embedding, in units of `channels` (Ho 
 _NAMES = {
     "norm": NORMS,
     "embedding": EMBEDDINGS,
+    "attention": ATTENTIONS,
     "position": POSITIONS,
     "resampling": RESAMPLINGS,
     "skips": SKIPS,
@@ -76,14 +78,14 @@ class UNet3DConfig:
       channels: of the first level.
       multipliers: channels of each level, in units of `channels`; each level halves height and width.
       num_blocks: residual blocks per level.
-      attention_levels: levels with spatial and temporal attention after each block; the middle always has it.
+      attention_levels: levels with attention after each block; the middle always has it.
       head_dim: channels of one attention head.
       groups: channel groups of the group norm.
       patch: side in pixels of the squares that become channels on the way in; 1: none.
       dropout: probability, in [0, 1), that a residual block drops a number.
       remat: whether the backward pass computes blocks again instead of keeping their activations.
       num_classes: classes of the label; None: the network is told no class.
-      norm, embedding, position, resampling, skips, compute_dtype: names of parts, see the table above.
+      norm, embedding, attention, position, resampling, skips, compute_dtype: names of parts, see the table above.
 
     Raises:
       ValueError: a name without a part, or channels that `head_dim` or `groups` does not divide.
@@ -103,6 +105,7 @@ class UNet3DConfig:
     num_classes: int | None = None
     norm: str = "group"
     embedding: str = "add"
+    attention: str = "space_time"
     position: str = "bucket"
     resampling: str = "conv"
     skips: str = "all"
@@ -292,7 +295,7 @@ class _Plan:
         takes_skip: bool = False,
         leaves_skip: bool = False,
     ) -> None:
-        """A residual block and, with `attention`, spatial and temporal attention after it."""
+        """A residual block and, with `attention`, what `ATTENTIONS` puts after it."""
         c = self.config
         channels_in = self.channels + (self.skips.pop() if takes_skip else 0)
         norm = {"norm": c.norm, "groups": c.groups}
@@ -303,10 +306,13 @@ class _Plan:
             ),
         )
         self._step(Step(f"{place}/block_{number}", "block", takes_skip, leaves_skip and not attention), channels)
-        if attention:
+        if not attention:
+            return
+        if "spatial" in ATTENTIONS[c.attention]:
             self.plain(
                 f"{place}/spatial_{number}", lambda rngs: SpatialAttention(channels, c.head_dim, rngs, **norm), channels
             )
+        if "temporal" in ATTENTIONS[c.attention]:
             name = f"{place}/temporal_{number}"
             self.define(name, lambda rngs: TemporalAttention(channels, c.head_dim, rngs, position=c.position, **norm))
             self._step(Step(name, "temporal", leaves_skip=leaves_skip), channels)
