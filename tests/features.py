@@ -20,9 +20,11 @@ from pathlib import Path
 
 import pytest
 
+from vdm.records.readme import block, replace_block
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES: dict[str, str] = json.loads((ROOT / "tests" / "features.json").read_text())
-BEGIN, END = "<!-- features:begin -->", "<!-- features:end -->"
+BLOCK = "features"  # of the README
 RANK = ("failed", "passed", "skipped", "not run")  # of several outcomes, the first that occurs
 
 Outcomes = Mapping[str, Mapping[str, str]]  # feature id -> test -> outcome
@@ -102,18 +104,9 @@ def readme_table(outcomes: Outcomes) -> str:
     return "\n".join(rows)
 
 
-def replace_table(readme: str, table: str) -> str:
-    """The README with `table` between the markers. A README without the two markers in order is a ValueError."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"README.md needs the lines {BEGIN} and {END}, in this order; the table goes between them")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
-
-
 def stale(readme: str, outcomes: Outcomes) -> list[str]:
     """What the README's table claims without a test, or a test proves without the README: one line each."""
-    shown = _rows(readme.partition(BEGIN)[2].partition(END)[0])
+    shown = _rows(block(readme, BLOCK))
     proved = {(name, NAMES[name]) for name in outcomes}
     lines = [f"the README lists {' '.join(row)}, which no test proves" for row in sorted(shown - proved)]
     return lines + [f"the README lacks {' '.join(row)}" for row in sorted(proved - shown)]
@@ -144,7 +137,7 @@ def main() -> int:
         return 1 if lines or code else 0
     code, outcomes = _outcomes("-m", "feature and not slow")
     print(text_table(outcomes))
-    readme.write_text(replace_table(readme.read_text(), readme_table(outcomes)))
+    readme.write_text(replace_block(readme.read_text(), BLOCK, readme_table(outcomes)))
     return code
 
 

@@ -13,7 +13,7 @@ OUTCOMES = {
     },
     "R9": {"tests/records/test_identity.py::test_c": "passed"},
 }
-README = f"# Title\n\n{features.BEGIN}\nold\n{features.END}\n\nmore\n"
+README = "# Title\n\n<!-- features:begin -->\nold\n<!-- features:end -->\n\nmore\n"
 
 
 def _run(pytester, text, *arguments):
@@ -74,7 +74,7 @@ def test_every_row_of_the_field_is_named_once():
 
 
 def test_the_readmes_table_is_written_between_its_markers_and_checked_by_id_and_name():
-    written = features.replace_table(README, features.readme_table(OUTCOMES))
+    written = features.replace_block(README, features.BLOCK, features.readme_table(OUTCOMES))
     assert written.startswith("# Title\n\n") and written.endswith("\n\nmore\n") and "old" not in written
     assert (
         "| R9 | reproducible configs with an identity | [identity](tests/records/test_identity.py) | passed |"
@@ -90,10 +90,12 @@ def test_the_readmes_table_is_written_between_its_markers_and_checked_by_id_and_
     assert len(features.stale(written.replace("reproducible configs", "configs"), OUTCOMES)) == 2
 
 
-@pytest.mark.parametrize("readme", ["no markers", features.BEGIN, f"{features.END} {features.BEGIN}"])
+@pytest.mark.parametrize(
+    "readme", ["no markers", "<!-- features:begin -->", "<!-- features:end --> <!-- features:begin -->"]
+)
 def test_a_readme_without_markers_is_an_error(readme):
     with pytest.raises(ValueError, match="features:begin"):
-        features.replace_table(readme, "")
+        features.replace_block(readme, features.BLOCK, "")
 
 
 def test_the_terminals_table_names_tests_outcomes_and_what_is_missing():
