@@ -49,6 +49,7 @@ lint: $(LINT)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
+	$(PY) -m tests.features --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .

@@ -219,6 +219,7 @@ def _compare() -> ConfigDict:
     compare.seeds = (0,)  # each arm is trained once per seed
     compare.arms = ()  # names of `compare.arm`, in the order of the report
     compare.arm = ConfigDict()  # name -> see `arm`
+    compare.parallel = 1  # runs at a time on a CPU, each a process with its share of the cores; 1: one after the other
     compare.bands = ""  # file of a healthy run's curves, drawn behind the arms'; `compare --write_bands` writes one
     compare.num_shown = 8  # clips per arm in the report
     return compare

@@ -16,13 +16,14 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.name = "demo"
     config.data.batch_size = 32
-    config.data.moving_shapes.background = 0.0  # a black ground costs hundreds of steps: its mean is learned first
+    # a black ground would cost hundreds of steps, in which its mean is learned; large shapes are seen at high noise
+    config.data.moving_shapes.update(background=0.0, radius=3.0)
     config.network.unet3d.update(channels=64, multipliers=(1,), attention_levels=(0,), attention="temporal", head_dim=8)
     config.network.unet3d.update(patch=4, position="lag", embedding="scale_shift", skips="blocks")
     config.objective.update(target="x0", data_std=0.2)
-    config.optimizer.update(learning_rate=3e-3, warmup_steps=100, decay_steps=3900, ema_decay=0.995)
+    config.optimizer.update(learning_rate=3e-3, warmup_steps=100, decay_steps=4400, ema_decay=0.995)
     config.sampler.update(num_steps=24)
-    config.run.update(num_steps=4000, log_every_steps=50, validate_every_steps=500, sample_every_steps=1000)
+    config.run.update(num_steps=4500, log_every_steps=50, validate_every_steps=500, sample_every_steps=1000)
     config.run.checkpoint_every_steps = 250
 
     config.compare.question = (
@@ -40,5 +41,6 @@ def get_config() -> ConfigDict:
             {"run": {"num_steps": 0}},
             at_most={"valid clips": 0.01},
         )
+    config.compare.parallel = 2  # an arm a core
     config.compare.arms = ("ddpm", "vp_sde", "untrained")
     return config

@@ -34,7 +34,9 @@ def grid():
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
-    return folder, compare.compare(grid(), folder)
+    config = grid()
+    config.compare.parallel = 2
+    return folder, compare.compare(config, folder)
 
 
 @pytest.mark.smoke

@@ -11,13 +11,16 @@ Example: python -m vdm compare --config=configs/demo.py --workdir=runs/demo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import shlex
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
+import jax
 import numpy as np
 from etils import epath
 from rich.console import Console
@@ -29,6 +32,7 @@ from vdm.metrics.oracles import ShapeOracle
 from vdm.records import bands, comparison, record, report, statistics
 from vdm.records.comparison import Arm, Comparison, Correlation, PassLine, Report
 from vdm.records.record import Record
+from vdm.runtime import processes
 from vdm.types import Config
 
 OPTIONS = (("write_bands", "", "file to write the range of every curve to, over all trained runs: a healthy run"),)
@@ -67,12 +71,12 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
     for cell in grid:
         build.experiment(cell.config)
         record.read_same(cell.folder, cell.config)
+    if not run_all(grid, config.compare.parallel):
+        return None
     records: dict[str, list[Record]] = {}
-    for number, cell in enumerate(grid, start=1):
-        print(f"[{number}/{len(grid)}] {cell.arm}, seed {cell.seed}: {cell.folder}")
-        done = run(cell)
-        if done is None:
-            return None
+    for cell in grid:
+        done = record.read_same(cell.folder, cell.config)
+        assert done is not None, f"{cell.folder} was run and has no record"
         records.setdefault(cell.arm, []).append(done)
     made = assemble(config, grid, records)
     made = dataclasses.replace(made, timings={"this start of the comparison": time.monotonic() - since})
@@ -100,8 +104,40 @@ def cells(config: Config, folder: epath.Path) -> Iterator[Cell]:
         yield Cell(name, seed, changed, folder / name / f"seed_{seed}")
 
 
+def run_all(grid: list[Cell], at_once: int) -> bool:
+    """Runs every cell, `at_once` at a time; False after a SIGTERM.
+
+    Raises:
+      ValueError: runs that would share an accelerator.
+      RuntimeError: a cell failed in its process; names its log.
+    """
+    if at_once < 1 or (at_once > 1 and jax.default_backend() != "cpu"):
+        raise ValueError(
+            f"config.compare.parallel is {at_once}; it must be at least 1, and 1 on an accelerator, which one run fills"
+        )
+    if at_once == 1:
+        return all(run(cell) is not None for cell in grid)
+    jobs = [
+        processes.Job(
+            f"{cell.arm}, seed {cell.seed}", functools.partial(run_for_exit_code, cell), Path(cell.folder / "log.txt")
+        )
+        for cell in grid
+    ]
+    codes = processes.run(jobs, at_once)
+    for job in jobs:
+        if codes.get(job.name, train.STOPPED) not in (0, train.STOPPED):
+            raise RuntimeError(f"{job.name} failed; {job.log} ends with: {processes.last_line(job.log)}")
+    return all(codes.get(job.name) == 0 for job in jobs)
+
+
+def run_for_exit_code(cell: Cell) -> int:
+    """`run` in a process of its own."""
+    return train.STOPPED if run(cell) is None else 0
+
+
 def run(cell: Cell) -> Record | None:
     """Trains and evaluates one cell, or what of it is missing; None after a SIGTERM."""
+    print(f"{cell.arm}, seed {cell.seed}: {cell.folder}")
     before = record.read_same(cell.folder, cell.config)
     if before is None or before.status != "finished" or before.num_steps < cell.config.run.num_steps:
         before = train.train(cell.config, cell.folder)
@@ -257,6 +293,8 @@ def print_report(done: Report, folder: epath.Path) -> None:
             f"pixel correlation of {pair.first} with {pair.second}: {pair.same_noise.estimate:.3f} from the same "
             f"noise, {pair.other_noise.estimate:.3f} from different noise"
         )
+    minutes = sum(done.timings.values()) / 60
+    console.print(f"This start of the comparison took {minutes:.1f} minutes (set-up apart).")
     for note in done.notes:
         console.print(note)
     console.print(f"The report: {folder / report.HTML_NAME}")
