@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from data import video_io
+from data.sources import moving_shapes
 from vdm.__main__ import VERBS, main
+from vdm.records import record
 
 CONFIG = "--config=tests/tiny.py"
 
@@ -83,6 +86,28 @@ def test_a_folder_without_videos_and_clips_longer_than_every_video_are_refused(c
     assert "3 frames" in refused(capsys, "train", *folder)
 
 
+@pytest.mark.feature("D3")
+def test_it_trains_on_a_folder_of_real_video_files(tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    source = moving_shapes.World(num_frames=12, height=24, width=32)
+    for number, name in enumerate(("one.mp4", "two.mp4", "three.gif")):
+        clip = moving_shapes.splits(source, num_train=3, num_validation=1).train[number]["video"]
+        video_io.write(videos / name, clip, fps=8)
+    folder = (
+        CONFIG,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.name=folder",
+        f"--config.data.folder.path={videos}",
+    )
+    steps = ("--config.run.num_steps=2", "--config.data.folder.frame_stride=2", "--config.objective.data_std=0.9")
+    assert run("train", *folder, *steps, "--overfit=2") == 0
+    done = record.read(tmp_path / "run")
+    assert done is not None and (done.status, done.num_steps) == ("finished", 2)
+    assert done.config["data"]["overfit"] == 2
+    assert run("evaluate", *folder, *steps, "--config.data.overfit=2") == 0
+
+
 @pytest.mark.parametrize("verb", ["sample", "evaluate"])
 def test_a_run_that_is_not_there_cannot_be_sampled(verb, capsys, tmp_path):
     assert "train" in refused(capsys, verb, CONFIG, f"--workdir={tmp_path}")
@@ -122,8 +147,6 @@ def test_a_checkpoint_of_another_network_names_what_differs(trained, capsys):
 
 
 def test_a_checkpoint_that_was_cut_short_says_so(trained, capsys, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     files = [path for path in (copy / "checkpoints").rglob("*") if path.is_file() and path.stat().st_size > 100]

@@ -1,6 +1,6 @@
-"""Writes the demo's numbers into README.md, from the report of a comparison.
+"""Publishes a comparison of configs/demo.py: its record, a picture of its samples, and the README's table.
 
-python -m experiments.demo.table experiments/demo/records/report.json
+python -m experiments.demo.publish runs/demo
 """
 
 from __future__ import annotations
@@ -10,9 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from etils import epath
+
+from configs import demo
+from data import video_io
+from vdm import build, compare
 from vdm.records.readme import replace_block
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+HERE = Path(__file__).resolve().parent
+README = HERE.parents[1] / "README.md"
+NUM_SHOWN = 2  # clips of the data and of each arm in the picture
 METRICS = ("valid clips", "direction total variation")
 
 
@@ -46,6 +54,21 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([*rows, "", "\n".join(lines)])
 
 
+def picture(workdir: Path) -> bytes:
+    """The first clips of the data, then of every arm, as a PNG: a clip a row, a frame a column."""
+    config = demo.get_config()
+    real = compare.real_clips(build.experiment(config), NUM_SHOWN)
+    arms = [compare.read_samples(cell)[:NUM_SHOWN] for cell in compare.cells(config, epath.Path(workdir))]
+    return video_io.encode_png(video_io.contact_sheet(np.concatenate([real, *arms])))
+
+
+def main(workdir: Path) -> None:
+    text = (workdir / "report.json").read_text()
+    (HERE / "records").mkdir(exist_ok=True)
+    (HERE / "records" / "report.json").write_text(text)
+    (HERE / "samples.png").write_bytes(picture(workdir))
+    README.write_text(replace_block(README.read_text(), "demo", table(json.loads(text))))
+
+
 if __name__ == "__main__":
-    numbers = json.loads(Path(sys.argv[1]).read_text())
-    README.write_text(replace_block(README.read_text(), "demo", table(numbers)))
+    main(Path(sys.argv[1]))
