@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "base"  # of the experiment, for people; part of the identity
-    config.seed = 0  # of initialisation, data order, noise and sampling
+    config.seed = 0  # of initialisation, order of the data, noise and sampling
 
     config.data = _data()
     config.network = _network()
@@ -28,13 +28,12 @@ def get_config() -> ConfigDict:
 def _data() -> ConfigDict:
     data = ConfigDict()
     data.name = "moving_shapes"  # moving_shapes | moving_digits | folder | tfds
+    data.seed = 0  # of what made data contain (shapes, digits): the same world for every config.seed
     data.num_frames = 8  # of a clip
     data.height = 16  # pixels
     data.width = 16  # pixels
     data.batch_size = 64  # clips per step, over all devices
-    data.overfit = (
-        0  # clips; if not 0 the training split is only its first clips, to check that a setting can learn at all
-    )
+    data.overfit = 0  # train on the first so many clips only, to check that a setting can learn at all; 0: all
 
     data.moving_shapes = ConfigDict()
     shapes = data.moving_shapes
@@ -66,9 +65,7 @@ def _data() -> ConfigDict:
     folder.cache = ""  # where decoded frames are held; empty: `<path>/.vdm_cache`
     folder.frame_stride = 1  # every n-th frame of the file
     folder.flip = False  # mirror half of the training clips left to right
-    folder.validation_fraction = (
-        0.1  # of the files, chosen by a hash of their names; at least one file is left for training
-    )
+    folder.validation_fraction = 0.1  # of the files, chosen by a hash of their names; at least one is left
 
     data.tfds = ConfigDict()
     tfds = data.tfds
@@ -138,9 +135,7 @@ def _objective() -> ConfigDict:
     objective.data_std = 1.0  # root mean square of the data as fed, about zero (checked); scales the network's input
 
     objective.weighting = ConfigDict()
-    objective.weighting.name = (
-        "unit"  # unit (1 on the target's error) | simple (1 on the noise error) | likelihood (g^2 / (2 std^2) on it)
-    )
+    objective.weighting.name = "unit"  # unit: 1 on the target's error | simple: 1 on the noise error | likelihood
 
     objective.times = ConfigDict()  # the measure of noise levels
     objective.times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule)
@@ -160,9 +155,7 @@ def _sampler() -> ConfigDict:
     sampler.clip = False  # clip the estimate of x0 to [-1, 1] in every step
 
     sampler.ancestral = ConfigDict()
-    sampler.ancestral.variance_interpolation = (
-        0.0  # 0: the lower variance (beta tilde), 1: the upper (beta), geometric between
-    )
+    sampler.ancestral.variance_interpolation = 0.0  # 0: the lower (beta tilde), 1: the upper (beta), geometric
     sampler.ddim = ConfigDict()
     sampler.ddim.eta = 0.0  # 0: deterministic, 1: ancestral
     return sampler

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,8 +17,10 @@ from etils import epath
 
 from configs import base
 from tests import tiny
-from vdm import compare, sample, train
+from tests.test_train import REPOSITORY, assert_bitwise_equal, saved_state
+from vdm import compare, evaluate, sample, train
 from vdm.records import record
+from vdm.runtime import checkpoints, processes
 
 
 def grid():
@@ -55,7 +63,7 @@ def test_all_arms_start_from_the_same_parameters_and_noise(compared):
     # the two objectives differ, so only what is drawn before training can be equal: parameters and the prior's noise
     folder, _ = compared
     clips = {
-        cell.arm: sample.read(sample.folder_of(cell.folder, cell.config.run.num_steps))
+        cell.arm: sample.read(evaluate.folder_of(cell.folder, cell.config.run.num_steps))
         for cell in compare.cells(grid(), epath.Path(folder))
     }
     correlation = np.corrcoef(clips["ddpm"].ravel(), clips["vp"].ravel())[0, 1]
@@ -85,3 +93,61 @@ def test_an_arm_that_changes_an_unknown_key_is_refused_before_any_is_trained(tmp
     with pytest.raises(ValueError, match=r"compare.arm.wrong"):
         compare.compare(config, tmp_path)
     assert record.read(tmp_path / "vp" / "seed_0") is None
+
+
+@pytest.mark.feature("R7")
+def test_a_comparison_that_was_stopped_and_killed_ends_with_the_same_bits(tmp_path):
+    config = grid()
+    config.run.num_steps = 400
+    config.compare.parallel = 2
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    interrupt(killed, signal.SIGTERM, processes.STOPPED)
+    interrupt(killed, signal.SIGKILL, -signal.SIGKILL)
+    assert compare.compare(config, killed) is not None
+    cell = next(iter(compare.cells(config, epath.Path(straight))))
+    train.train(cell.config, cell.folder)
+    assert_bitwise_equal(saved_state(cell.config, killed / "ddpm" / "seed_0"), saved_state(cell.config, cell.folder))
+
+
+def interrupt(folder, how: signal.Signals, code: int) -> None:
+    """Starts the comparison in a process, and ends it once both arms have a checkpoint that they had not before."""
+    script = (
+        "import sys\nfrom tests import test_compare\nfrom vdm import compare\n"
+        "if __name__ == '__main__':\n"
+        "    config = test_compare.grid(); config.run.num_steps = 400; config.compare.parallel = 2\n"
+        "    sys.exit(compare.main(config, sys.argv[1], write_bands=''))\n"
+    )
+    program = folder.parent / "program.py"
+    program.write_text(script)
+    places = [folder / arm / "seed_0" / "checkpoints" for arm in ("ddpm", "vp")]
+    before = [checkpoints.saved_steps(place) for place in places]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen([sys.executable, str(program), str(folder)], cwd=REPOSITORY, env=environment)
+    deadline = time.monotonic() + 240
+    while any(checkpoints.saved_steps(place) == old for place, old in zip(places, before, strict=True)):
+        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.05)
+    process.send_signal(how)
+    assert process.wait() == code
+    time.sleep(5 * processes.POLL_SECONDS)  # orphans end themselves
+    steps = [checkpoints.saved_steps(place) for place in places]
+    time.sleep(5 * processes.POLL_SECONDS)
+    assert [checkpoints.saved_steps(place) for place in places] == steps, "a child outlived its parent"
+
+
+def test_a_run_that_fails_in_its_process_says_why(tmp_path):
+    log = tmp_path / "log.txt"
+    assert processes.run([processes.Job("wrong", functools.partial(int, "x"), log)], at_once=1) == {"wrong": 1}
+    assert "invalid literal" in processes.last_line(log)
+
+
+def test_arms_twice_and_lines_about_nothing_are_refused(tmp_path):
+    config = grid()
+    config.compare.arms = ("vp", "vp")
+    with pytest.raises(ValueError, match="each of them once"):
+        compare.compare(config, tmp_path)
+    config = grid()
+    config.compare.arm.vp.at_least = {"valid": 0.4}
+    with pytest.raises(ValueError, match="draws a line for 'valid'"):
+        compare.compare(config, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -152,4 +152,4 @@ def test_a_checkpoint_that_was_cut_short_says_so(trained, capsys, tmp_path):
     files = [path for path in (copy / "checkpoints").rglob("*") if path.is_file() and path.stat().st_size > 100]
     largest = max(files, key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:50])
-    assert "2" in refused(capsys, "sample", CONFIG, f"--workdir={copy}")
+    assert "damaged" in refused(capsys, "sample", CONFIG, f"--workdir={copy}")

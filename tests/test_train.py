@@ -15,7 +15,7 @@ import pytest
 from tests import tiny
 from vdm import build, train
 from vdm.records import record
-from vdm.runtime import checkpoints, writers
+from vdm.runtime import checkpoints, processes, writers
 from vdm.runtime.state import TrainState, abstract_state
 
 REPOSITORY = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def test_a_longer_run_goes_on_as_if_it_had_not_stopped(uninterrupted, tmp_path):
 def test_a_run_that_was_killed_twice_ends_with_the_same_bits(tmp_path):
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     train_until_a_new_checkpoint(killed, signal.SIGKILL, -signal.SIGKILL)
-    train_until_a_new_checkpoint(killed, signal.SIGTERM, train.STOPPED)
+    train_until_a_new_checkpoint(killed, signal.SIGTERM, processes.STOPPED)
     assert record.read(killed).status == "stopped"
     longer = tiny.get_config()
     longer.run.num_steps = checkpoints.saved_steps(killed / "checkpoints")[-1] + 3

@@ -82,7 +82,12 @@ def experiment(config: Config) -> Experiment:
     """
     mesh = meshes.make_mesh(**config.run.mesh)
     _check_batches(config, mesh)
-    splits = lookup(SOURCES, config.data.name, "data.name")(config.data, config.seed)
+    _check_ranges(config)
+    splits = lookup(SOURCES, config.data.name, "data.name")(config.data)
+    if not 0 <= config.data.overfit <= len(splits.train):
+        raise ValueError(
+            f"config.data.overfit is {config.data.overfit}; the training split has {len(splits.train)} clips, 0: all"
+        )
     _check_data_std(config, splits)
     num_classes = _num_classes(config, splits)
     frame_shape = (config.data.height, config.data.width, splits.train.num_channels)
@@ -148,6 +153,20 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
         meshes.check_divides(mesh, batch_size=batch_size, num_frames=config.data.num_frames)
 
 
+def _check_ranges(config: Config) -> None:
+    for key, value, smallest in (
+        ("run.num_steps", config.run.num_steps, 0),
+        ("run.max_checkpoints", config.run.max_checkpoints, 1),
+        ("run.log_every_steps", config.run.log_every_steps, 1),
+        ("run.num_grid_samples", config.run.num_grid_samples, 1),
+        ("run.num_workers", config.run.num_workers, 0),
+        ("evaluation.num_samples", config.evaluation.num_samples, 1),
+        ("evaluation.num_validation", config.evaluation.num_validation, 1),
+    ):
+        if value < smallest:
+            raise ValueError(f"config.{key} is {value}; it must be at least {smallest}")
+
+
 def _check_data_std(config: Config, splits: Splits) -> None:
     """The network's input has unit variance only if the config says what the data's root mean square is."""
     count = min(_MEASURED_CLIPS, len(splits.train))
@@ -200,23 +219,23 @@ def _world(config: Config) -> moving_shapes.World:
     return moving_shapes.World(config.num_frames, config.height, config.width, **options)
 
 
-def _moving_shapes(config: Config, seed: int) -> Splits:
+def _moving_shapes(config: Config) -> Splits:
     sizes = {name: config.moving_shapes[name] for name in _SPLIT_SIZES}
-    return moving_shapes.splits(_world(config), **sizes, seed=seed)
+    return moving_shapes.splits(_world(config), **sizes, seed=config.seed)
 
 
-def _moving_digits(config: Config, seed: int) -> Splits:
+def _moving_digits(config: Config) -> Splits:
     sizes = {name: config.moving_digits[name] for name in _SPLIT_SIZES}
     options = {name: value for name, value in config.moving_digits.items() if name not in _SPLIT_SIZES}
     world = moving_digits.World(config.num_frames, config.height, config.width, **options)
-    return moving_digits.splits(world, **sizes, seed=seed)
+    return moving_digits.splits(world, **sizes, seed=config.seed)
 
 
-def _folder(config: Config, seed: int) -> Splits:
+def _folder(config: Config) -> Splits:
     return folder.splits(height=config.height, width=config.width, **_clips(config, config.folder))
 
 
-def _tfds(config: Config, seed: int) -> Splits:
+def _tfds(config: Config) -> Splits:
     return tfds.splits(height=config.height, width=config.width, **_clips(config, config.tfds))
 
 

@@ -29,12 +29,13 @@ from rich.table import Table
 from data import pipeline
 from vdm import build, evaluate, sample, train
 from vdm.metrics.oracles import ShapeOracle
-from vdm.records import bands, comparison, record, report, statistics
+from vdm.records import bands, comparison, identity, record, report, statistics
 from vdm.records.comparison import Arm, Comparison, Correlation, PassLine, Report
 from vdm.records.record import Record
 from vdm.runtime import processes
 from vdm.types import Config
 
+MIN_PAIRS = 3  # clips of both arms, for an interval of their correlation
 OPTIONS = (("write_bands", "", "file to write the range of every curve to, over all trained runs: a healthy run"),)
 
 
@@ -52,7 +53,7 @@ def main(config: Config, workdir: str, *, write_bands: str) -> int:
     done = compare(config, workdir)
     if done is None:
         print(f"Stopped; the same command goes on from here: {command()}")
-        return train.STOPPED
+        return processes.STOPPED
     print_report(done, epath.Path(workdir))
     if write_bands:
         bands.write(write_bands, bands.over(arm.record for arm in done.arms if arm.record.num_steps))
@@ -71,6 +72,8 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
     for cell in grid:
         build.experiment(cell.config)
         record.read_same(cell.folder, cell.config)
+    check_lines(config)
+    healthy = bands.read(config.compare.bands) if config.compare.bands else {}
     if not run_all(grid, config.compare.parallel):
         return None
     records: dict[str, list[Record]] = {}
@@ -79,7 +82,7 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
         assert done is not None, f"{cell.folder} was run and has no record"
         records.setdefault(cell.arm, []).append(done)
     made = assemble(config, grid, records)
-    made = dataclasses.replace(made, timings={"this start of the comparison": time.monotonic() - since})
+    made = dataclasses.replace(made, bands=healthy, timings={"this start of the comparison": time.monotonic() - since})
     report.write(folder, made)
     return made
 
@@ -90,13 +93,20 @@ def cells(config: Config, folder: epath.Path) -> Iterator[Cell]:
     Raises:
       ValueError: there are no arms, or one changes a key that the config does not have.
     """
-    if not config.compare.arms:
-        raise ValueError("config.compare.arms is empty; a comparison needs arms, see configs/demo.py")
+    arms, seeds = config.compare.arms, config.compare.seeds
+    if not arms or not seeds or len(set(arms)) < len(arms) or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"config.compare needs arms and seeds, each of them once; given {arms} and {seeds}. See configs/demo.py"
+        )
+    if config.compare.parallel < 1:
+        raise ValueError(f"config.compare.parallel is {config.compare.parallel}; it must be at least 1")
     for seed, name in itertools.product(config.compare.seeds, config.compare.arms):
         arm = build.lookup(dict(config.compare.arm), name, "compare.arms")
         changed = config.copy_and_resolve_references()
         try:
             changed.update(arm.changes)
+            if (changed.seed, changed.name) != (config.seed, config.name):
+                raise ValueError(f"config.compare.arm.{name} changes the seed or name, which the grid sets")
         except (KeyError, TypeError) as error:
             raise ValueError(f"config.compare.arm.{name}.changes: {error}. configs/base.py lists every key") from error
         changed.seed = seed
@@ -105,17 +115,12 @@ def cells(config: Config, folder: epath.Path) -> Iterator[Cell]:
 
 
 def run_all(grid: list[Cell], at_once: int) -> bool:
-    """Runs every cell, `at_once` at a time; False after a SIGTERM.
+    """Runs every cell, on a CPU `at_once` at a time (one run fills an accelerator); False after a SIGTERM.
 
     Raises:
-      ValueError: runs that would share an accelerator.
       RuntimeError: a cell failed in its process; names its log.
     """
-    if at_once < 1 or (at_once > 1 and jax.default_backend() != "cpu"):
-        raise ValueError(
-            f"config.compare.parallel is {at_once}; it must be at least 1, and 1 on an accelerator, which one run fills"
-        )
-    if at_once == 1:
+    if at_once == 1 or jax.default_backend() != "cpu":
         return all(run(cell) is not None for cell in grid)
     jobs = [
         processes.Job(
@@ -125,28 +130,27 @@ def run_all(grid: list[Cell], at_once: int) -> bool:
     ]
     codes = processes.run(jobs, at_once)
     for job in jobs:
-        if codes.get(job.name, train.STOPPED) not in (0, train.STOPPED):
+        if codes.get(job.name, processes.STOPPED) not in (0, processes.STOPPED):
             raise RuntimeError(f"{job.name} failed; {job.log} ends with: {processes.last_line(job.log)}")
     return all(codes.get(job.name) == 0 for job in jobs)
 
 
 def run_for_exit_code(cell: Cell) -> int:
     """`run` in a process of its own."""
-    return train.STOPPED if run(cell) is None else 0
+    return processes.STOPPED if run(cell) is None else 0
 
 
 def run(cell: Cell) -> Record | None:
     """Trains and evaluates one cell, or what of it is missing; None after a SIGTERM."""
     print(f"{cell.arm}, seed {cell.seed}: {cell.folder}")
     before = record.read_same(cell.folder, cell.config)
-    if before is None or before.status != "finished" or before.num_steps < cell.config.run.num_steps:
+    if before is None or before.status != "finished" or before.num_steps != cell.config.run.num_steps:
         before = train.train(cell.config, cell.folder)
         if before.status != "finished":
             return None
     else:
         print("  recorded as trained")
-    samples = sample.folder_of(cell.folder, before.num_steps) / "clips.npz"
-    if not before.metrics or not samples.exists():
+    if before.evaluated_step != before.num_steps:
         before = evaluate.evaluate(cell.config, cell.folder)
     return before
 
@@ -176,8 +180,7 @@ def assemble(config: Config, grid: list[Cell], records: dict[str, list[Record]])
         comparisons=tuple(differences(grid, config, samples, oracle)),
         correlations=tuple(correlations(grid, config, samples)),
         pass_lines=tuple(lines),
-        bands=bands.read(config.compare.bands) if config.compare.bands else {},
-        notes=notes(config),
+        notes=notes(config, grid),
     )
 
 
@@ -188,7 +191,7 @@ def name_of(cell: Cell, config: Config) -> str:
 
 def read_samples(cell: Cell) -> sample.Clips:
     """The clips that the cell's evaluation left."""
-    return sample.read(sample.folder_of(cell.folder, cell.config.run.num_steps))
+    return sample.read(evaluate.folder_of(cell.folder, cell.config.run.num_steps))
 
 
 def real_clips(experiment: build.Experiment, count: int) -> sample.Clips:
@@ -217,26 +220,35 @@ def differences(
 
 
 def correlations(grid: list[Cell], config: Config, samples: dict[str, sample.Clips]) -> Iterator[Correlation]:
-    """How alike the arms' samples from the same noise are."""
+    """How alike the arms' samples from the same noise are; nothing for an arm whose clips are nearly all constant."""
     for one, two in pairs(grid):
         first, second = name_of(one, config), name_of(two, config)
+        if any(np.ptp(samples[name], axis=(1, 2, 3, 4)).astype(bool).sum() < MIN_PAIRS for name in (first, second)):
+            continue
         yield comparison.correlate(first, second, samples[first], samples[second], config.seed)
 
 
 def expected(about: Config, arm: Arm) -> Iterator[PassLine]:
-    """The lines that the config draws for an arm.
-
-    Raises:
-      ValueError: a line for a metric that was not measured.
-    """
+    """The lines that the config draws for an arm."""
     measured = {metric.name: metric for metric in arm.record.metrics}
     for name, at_least, limit in (
         *((name, True, limit) for name, limit in about.at_least.items()),
         *((name, False, limit) for name, limit in about.at_most.items()),
     ):
-        if name not in measured:
-            raise ValueError(f"the arm {arm.name!r} has no metric {name!r}; there are: {', '.join(measured)}")
         yield PassLine(name, arm.title, measured[name].value, ">=" if at_least else "<=", limit, measured[name].unit)
+
+
+def check_lines(config: Config) -> None:
+    """Raises ValueError for a line about a metric that will not be measured, before anything is."""
+    measured = (evaluate.VALID, evaluate.DIRECTIONS) if build.oracle(config) is not None else ()
+    for arm in config.compare.arms:
+        about = config.compare.arm[arm]
+        for name in (*about.at_least, *about.at_most):
+            if name not in measured:
+                raise ValueError(
+                    f"config.compare.arm.{arm} draws a line for {name!r}; what will be measured is: "
+                    f"{', '.join(measured) or 'nothing, these data have no oracle'}"
+                )
 
 
 def controls(oracle: ShapeOracle, real: sample.Clips) -> tuple[PassLine, ...]:
@@ -257,12 +269,13 @@ def controls(oracle: ShapeOracle, real: sample.Clips) -> tuple[PassLine, ...]:
     )
 
 
-def notes(config: Config) -> tuple[str, ...]:
+def notes(config: Config, grid: list[Cell]) -> tuple[str, ...]:
     """What the comparison shows and what it does not."""
     seeds = len(config.compare.seeds)
+    differing = [key for key in identity.differing_keys([cell.config for cell in grid]) if key not in ("name", "seed")]
     return (
-        "All arms saw the same clips in the same order with the same noise, have the same network and number of steps "
-        "(but for an arm that says otherwise), and draw clip i from the same noise.",
+        f"The arms differ in {', '.join(differing)}; all else is the same: data and their order, noise, network, "
+        "budget, and the noise that clip i is drawn from.",
         "The intervals are over samples of these networks; they do not know how much another seed would change.",
         "One seed is a demonstration, not a result." if seeds == 1 else f"Every arm was trained with {seeds} seeds.",
     )

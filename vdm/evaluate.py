@@ -4,7 +4,8 @@ The losses are taken with the averaged parameters of the newest checkpoint, at t
 `config.evaluation.log_snrs` with fixed noise, so that two runs can be compared to the last digit. Where the data have
 an oracle (moving shapes), it judges `config.evaluation.num_samples` samples: how many are valid clips, why the others
 are not, and whether all directions of motion are there. Both go into DIR/record.json with their protocol, the samples
-into DIR/samples/<step>/.
+into DIR/evaluation/<step>/. With another `config.sampler` or `config.evaluation` than the run's own it prints its
+numbers and leaves the record alone.
 
 Example: python -m vdm evaluate --config=configs/demo.py --workdir=runs/shapes
 """
@@ -25,7 +26,7 @@ from jaxtyping import Array, Float, UInt8
 
 from data import pipeline
 from vdm import build, sample
-from vdm.diffusion import objectives
+from vdm.diffusion import objectives, samplers
 from vdm.diffusion.objectives import Losses
 from vdm.records import identity, record, statistics
 from vdm.records.record import Metric, Record
@@ -36,6 +37,7 @@ from vdm.types import Condition, Config, Params, Video
 
 OPTIONS = (("checkpoint_step", 0, "of the checkpoint; 0: the newest"),)
 VALID = "valid clips"  # the metric that arms are compared by
+DIRECTIONS = "direction total variation"
 FPS = 8  # of the sample files
 
 
@@ -65,13 +67,22 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -
     since = time.monotonic()
     with jax.set_mesh(experiment.mesh):
         losses = make_validation(experiment)(params)
-    clips = sample.draw(experiment, params, config.evaluation.num_samples)
-    sample.write(sample.folder_of(workdir, step), clips, FPS)
+    clips = sample.make_draw(experiment)(params, config.evaluation.num_samples)
+    metrics = oracle_metrics(experiment, clips)
     levels = {name: tuple(points) for name, points in losses.items()}
-    scored = dataclasses.replace(before, level_losses=levels, metrics=oracle_metrics(experiment, clips))
+    scored = dataclasses.replace(before, level_losses=levels, metrics=metrics, evaluated_step=step)
+    if identity.identity_hash(config) != before.identity_hash:
+        print("The record is left as it is: this evaluation's config is not the run's own.")
+        return scored
+    sample.write(folder_of(workdir, step), clips, FPS)
     scored = record.spend(scored, "evaluate", time.monotonic() - since)
     record.write(workdir, scored)
     return scored
+
+
+def folder_of(workdir: epath.PathLike, step: int) -> epath.Path:
+    """Where the samples lie that the record's metrics were read from."""
+    return sample.folder_of(workdir, step, "evaluation")
 
 
 def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str, list[tuple[float, float]]]]:
@@ -98,12 +109,15 @@ def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str
         return jax.lax.map(at, experiment.validation_times)
 
     rows = meshes.batch_rows(mesh, size)
+    if not count:
+        return lambda params: {}  # a folder may keep all its videos for training
 
     def validate(params: Params) -> dict[str, list[tuple[float, float]]]:
         parts: dict[str, list[np.ndarray]] = {"loss": [], "x0_error": [], "noise_error": []}
         for batch in pipeline.fixed(experiment.splits.validation, count, size):
             held = len(batch["index"])
             padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
+            padded["index"] = padded["index"].astype(np.int32)
             losses = losses_at(params, meshes.global_batch(padded, mesh, size))
             for name, part in parts.items():
                 part.append(np.asarray(getattr(losses, name), np.float64)[:, :held])
@@ -131,16 +145,16 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
     config = experiment.config
     protocol: dict[str, Any] = {
         "samples": len(clips),
+        "frames": config.data.num_frames,
         "sampler": identity.resolve({"sampler": config.sampler})["sampler"],
+        "network_evaluations": samplers.num_evaluations(experiment.sampler.step, experiment.sampler.times),
         "parameters": "average",
         "seed": config.seed,
-        "oracle": oracle.tolerances,
+        "oracle": oracle.protocol,
     }
     share = statistics.proportion(int(reading.valid.sum()), len(clips))
     valid = Metric(VALID, share.estimate, share.low, share.high, "%", True, protocol)
-    distance = Metric(
-        "direction total variation", summary["direction_total_variation"], None, None, "", False, protocol
-    )
+    distance = Metric(DIRECTIONS, summary["direction_total_variation"], None, None, "", False, protocol)
     failed = [
         Metric(f"fail: {reason}", count / len(clips), None, None, "%", False, protocol)
         for reason, count in summary["failed"].items()

@@ -42,15 +42,15 @@ Clips = UInt8[np.ndarray, "clips frames height width channels"]
 def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int) -> int:
     experiment = build.experiment(config)
     params, step = restore_ema(experiment, workdir, checkpoint_step or None)
-    clips = draw(experiment, params, num_clips)
+    clips = make_draw(experiment)(params, num_clips)
     write(folder_of(workdir, step), clips, fps)
     print(f"{num_clips} clips of step {step}: {folder_of(workdir, step)}")
     return 0
 
 
-def folder_of(workdir: epath.PathLike, step: int) -> epath.Path:
-    """Where the samples of a checkpoint lie."""
-    return epath.Path(workdir) / "samples" / f"{step:08d}"
+def folder_of(workdir: epath.PathLike, step: int, purpose: str = "samples") -> epath.Path:
+    """Where the samples of a checkpoint lie: those of this verb, or those of an "evaluation"."""
+    return epath.Path(workdir) / purpose / f"{step:08d}"
 
 
 def restore_ema(experiment: build.Experiment, workdir: epath.PathLike, step: int | None = None) -> tuple[Params, int]:
@@ -71,14 +71,20 @@ def _without(config):
     return {key: value for key, value in config.items() if key not in MAY_DIFFER}
 
 
-def draw(experiment: build.Experiment, params: Params, num_clips: int) -> Clips:
-    """Clips 0 .. num_clips - 1, at most `config.evaluation.batch_size` at a time."""
+def make_draw(experiment: build.Experiment) -> Callable[[Params, int], Clips]:
+    """The function from parameters and a number of clips to clips 0, 1, ..., drawn in batches as for evaluation."""
     ways = experiment.mesh.shape["data"] * experiment.mesh.shape["fsdp"]
-    size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
     sampler = make_sampler(experiment)
-    with jax.set_mesh(experiment.mesh):
-        videos = [np.asarray(sampler(params, np.arange(i, i + size))) for i in range(0, num_clips, size)]
-    return video_io.to_uint8(np.clip(np.concatenate(videos)[:num_clips], -1, 1))
+
+    def draw(params: Params, num_clips: int) -> Clips:
+        if num_clips < 1:
+            raise ValueError(f"{num_clips} clips were asked for; draw at least 1")
+        size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
+        with jax.set_mesh(experiment.mesh):
+            videos = [np.asarray(sampler(params, np.arange(i, i + size))) for i in range(0, num_clips, size)]
+        return video_io.to_uint8(np.clip(np.concatenate(videos)[:num_clips], -1, 1))
+
+    return draw
 
 
 def make_sampler(experiment: build.Experiment) -> Callable[[Params, Int[Array, "batch"]], Video]:

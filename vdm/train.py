@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,7 @@ from vdm.diffusion import objectives, schedules
 from vdm.diffusion.objectives import Losses
 from vdm.records import identity, record
 from vdm.records.record import Record
-from vdm.runtime import checkpoints, preemption, random, state, writers
+from vdm.runtime import checkpoints, preemption, processes, random, state, writers
 from vdm.runtime import mesh as meshes
 from vdm.runtime.progress import Progress
 from vdm.runtime.random import Purpose
@@ -37,15 +36,21 @@ from vdm.runtime.state import TrainState
 from vdm.runtime.step import NO_STEP, Window, train_step
 from vdm.types import Condition, Config, Key, LogSnr, Params
 
-OPTIONS = (("overfit", 0, "train on the first N clips only, to check that a setting can learn at all; 0: on all"),)
+OPTIONS = (
+    (
+        "overfit",
+        0,
+        "train on the first N clips only, to check that a setting can learn at all; sample and evaluate then need "
+        "--config.data.overfit=N",
+    ),
+)
 Batch = Mapping[str, Array]
-STOPPED = 143  # the exit code of a process that SIGTERM ended
 
 
 def main(config: Config, workdir: str, *, overfit: int) -> int:
     if overfit:
         config.data.overfit = overfit
-    return 0 if train(config, workdir).status == "finished" else STOPPED
+    return 0 if train(config, workdir).status == "finished" else processes.STOPPED
 
 
 def train(config: Config, workdir: epath.PathLike) -> Record:
@@ -64,6 +69,11 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         watch = stack.enter_context(preemption.Watch())
         train_state = start(experiment, folder)
         first = int(train_state.step)
+        if first > run.num_steps:
+            raise ValueError(
+                f"{folder} has done {first} steps, but config.run.num_steps is {run.num_steps}; ask for more, or "
+                "sample and evaluate an older checkpoint with --checkpoint_step"
+            )
         log = stack.enter_context(contextlib.closing(Log(experiment, folder, before, train_state)))
         saver = stack.enter_context(
             checkpoints.CheckpointWriter(
@@ -71,25 +81,28 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
             )
         )
         advance = make_step(experiment)
-        batches = device_batches(experiment, first)
-        window = Window.empty()
+        batches = stack.enter_context(contextlib.closing(device_batches(experiment, first)))
+        window = log.empty_window()
         for done in range(first + 1, run.num_steps + 1):
             train_state, window = advance(train_state, window, next(batches))
             if done == first + 1:
                 log.compiled(window)
             if watch.requested or due(done, run.log_every_steps, run):
                 window = log.window(window, done)
-            if watch.requested:
-                break
+                require_finite(window, train_state, saver, folder)
             if due(done, run.validate_every_steps, run):
                 log.validation(train_state.ema, done)
             if due(done, run.sample_every_steps, run):
                 log.samples(train_state.ema, done)
             if due(done, run.checkpoint_every_steps, run):
                 log.flush()  # before the save: a run that goes on from it does not do these steps again
-                save(train_state, window, saver, folder)
+                require_finite(window, train_state, saver, folder)
+                saver.save(train_state)
+            if watch.requested:
+                break
         log.flush()
-        save(train_state, window, saver, folder)
+        require_finite(window, train_state, saver, folder)
+        saver.save(train_state)
         saver.wait()
         return log.finish(int(train_state.step))
 
@@ -142,7 +155,7 @@ def drop_labels(experiment: build.Experiment, batch: Batch, u: Float[Array, "bat
     return jnp.where(u < experiment.config.network.label_dropout, experiment.num_classes, batch["label"])
 
 
-def device_batches(experiment: build.Experiment, first_step: int) -> Iterator[Batch]:
+def device_batches(experiment: build.Experiment, first_step: int) -> Generator[Batch]:
     """The batches of step `first_step` and on, laid out over the mesh: "video" uint8, "index" and perhaps "label"."""
     config, mesh = experiment.config, experiment.mesh
     host = pipeline.batches(
@@ -154,23 +167,25 @@ def device_batches(experiment: build.Experiment, first_step: int) -> Iterator[Ba
         num_workers=config.run.num_workers,
         overfit=config.data.overfit,
     )
-    for rows in host:
-        # 32 bits on the device: from example 2^31 on the index is negative, and still its own
-        yield meshes.global_batch(rows | {"index": rows["index"].astype(np.int32)}, mesh, config.data.batch_size)
+    with contextlib.closing(host):
+        for rows in host:
+            # 32 bits on the device: from example 2^31 on the index is negative, and still its own
+            yield meshes.global_batch(rows | {"index": rows["index"].astype(np.int32)}, mesh, config.data.batch_size)
 
 
-def save(train_state: TrainState, window: Window, saver: checkpoints.CheckpointWriter, folder: epath.Path) -> None:
-    """Saves the state, unless something in it or in the steps of the window is not finite.
+def require_finite(
+    window: Window, train_state: TrainState, saver: checkpoints.CheckpointWriter, folder: epath.Path
+) -> None:
+    """Called with every line of the log and before every save.
 
     Raises:
-      FloatingPointError: names the step and the last good checkpoint.
+      FloatingPointError: something in the state or in the steps of the window is not finite; names the step and the
+        last good checkpoint.
     """
     bad = int(window.first_bad_step)
-    if bad == NO_STEP and not all_finite(train_state.params):
-        bad = int(train_state.step) - 1
-    if bad == NO_STEP:
-        saver.save(train_state)
+    if bad == NO_STEP and all_finite(train_state.params):
         return
+    bad = min(bad, int(train_state.step) - 1)
     saver.wait()
     saved = checkpoints.saved_steps(folder / "checkpoints")
     good = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
@@ -191,7 +206,7 @@ class Log:
     def __init__(self, experiment: build.Experiment, folder: epath.Path, before: Record | None, first: TrainState):
         self._experiment, self._folder = experiment, folder
         self._validate = evaluate.make_validation(experiment)
-        self._sampler = functools.partial(sample.draw, experiment)
+        self._draw = sample.make_draw(experiment)
         self._writer = writers.Writer(folder, first_step=int(first.step))
         self._progress = Progress(int(first.step), experiment.config.run.num_steps)
         self._record = _begin(experiment, before, first)
@@ -210,7 +225,11 @@ class Log:
         self._spend("train")
         self._writer.scalars(done, scalars)
         self._progress.show(done, scalars["train/loss"])
-        return dataclasses.replace(Window.empty(), first_bad_step=window.first_bad_step)
+        return dataclasses.replace(self.empty_window(), first_bad_step=window.first_bad_step)
+
+    def empty_window(self) -> Window:
+        """A window of no steps, laid out as the step returns it, lest it be compiled for both."""
+        return jax.device_put(Window.empty(), meshes.replicated(self._experiment.mesh))
 
     def validation(self, params: Params, done: int) -> None:
         losses = self._validate(params)
@@ -222,7 +241,7 @@ class Log:
         self._spend("validate")
 
     def samples(self, params: Params, done: int) -> None:
-        sheet = video_io.contact_sheet(self._sampler(params, self._experiment.config.run.num_grid_samples))
+        sheet = video_io.contact_sheet(self._draw(params, self._experiment.config.run.num_grid_samples))
         path = self._folder / "samples" / f"sheet_{done:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(video_io.encode_png(sheet))
@@ -241,6 +260,8 @@ class Log:
             status="finished" if done == self._experiment.config.run.num_steps else "stopped",
             curves=curves_of(self._folder),
         )
+        if done != self._record.evaluated_step:
+            self._record = dataclasses.replace(self._record, metrics=(), evaluated_step=None)
         record.write(self._folder, self._record)
         self._progress.finish(self._record.status)
         return self._record

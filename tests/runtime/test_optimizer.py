@@ -68,8 +68,9 @@ def step_from_zero(transform, gradients, params):
 
 
 def test_first_step_of_adam_is_the_learning_rate_against_the_sign():
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    gradients = {"kernel": jnp.array([[1.0, -2.0], [30.0, -4.0]]), "bias": jnp.array([0.5, -0.5])}
+    # the bias of rank 2 is a table of relative positions
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((1, 2))}
+    gradients = {"kernel": jnp.array([[1.0, -2.0], [30.0, -4.0]]), "bias": jnp.array([[0.5, -0.5]])}
     rate = optimizer.warmup_cosine(0.1, warmup_steps=2, decay_steps=0)
     numbers = {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-12}
     updates = step_from_zero(optimizer.adam(rate, **numbers), gradients, params)

@@ -146,9 +146,20 @@ class ShapeOracle:
         }
 
     @property
-    def tolerances(self) -> dict[str, float]:
-        """What a clip's validity depends on besides the world: part of the metric's protocol."""
-        return {"mass": MASS_TOLERANCE, "path_pixels": PATH_TOLERANCE, "speed": SPEED_TOLERANCE}
+    def protocol(self) -> dict[str, Any]:
+        """Everything that a clip's validity depends on besides the clip, as plain values."""
+        facts = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "coverage"
+        }
+        return facts | {
+            "palette": self.palette.tolist(),
+            "object_level": OBJECT_LEVEL,
+            "colour_share": COLOUR_SHARE,
+            "mass_tolerance": MASS_TOLERANCE,
+            "path_tolerance_pixels": PATH_TOLERANCE,
+            "speed_tolerance": SPEED_TOLERANCE,
+            "speed_search": SPEED_SEARCH,
+        }
 
     @property
     def _contrast(self) -> Float64[np.ndarray, "colours 3"]:

@@ -87,7 +87,7 @@ class Record:
       timings: seconds, by what they were spent on (set-up, compile, train, sample), summed over the starts.
       curves: name -> (step, value); `/` in a name groups (`validation/log_snr -4`).
       level_losses: name of the error -> (log_snr, loss) at the end of training, on held-out clips.
-      metrics: of the samples.
+      metrics: of the samples; `evaluated_step` is the checkpoint's step that they were drawn from, None before that.
     """
 
     version: int
@@ -105,6 +105,7 @@ class Record:
     curves: dict[str, Curve] = dataclasses.field(default_factory=dict)
     level_losses: dict[str, tuple[tuple[float, float], ...]] = dataclasses.field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
+    evaluated_step: int | None = None
 
 
 def begin(

@@ -96,9 +96,8 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
       step: which one; None means the newest.
 
     Raises:
-      CheckpointError: if there is none, if it is of another run (names the config keys that differ) or of another
-      network
-        (names the arrays that differ), or if a file of it is missing, cut short or altered.
+      CheckpointError: if there is none, if it is of another network (names the arrays that differ), or if a file of
+        it is missing, cut short or altered.
     """
     path = _step_path(directory, step)
     manifest = _read_manifest(path)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from vdm.runtime.sharding import path_of
 from vdm.types import Params
 
 
@@ -73,10 +74,10 @@ def adam(learning_rate: optax.Schedule, *, beta1: float, beta2: float, epsilon: 
 def adamw(
     learning_rate: optax.Schedule, *, beta1: float, beta2: float, epsilon: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019); only kernels (rank 2 and more) decay, by rate x weight_decay."""
+    """AdamW (Loshchilov & Hutter 2019); only what is named kernel decays, by rate x weight_decay."""
 
     def is_kernel(params: Params) -> Params:
-        return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: path_of(path).endswith("kernel"), params)
 
     return optax.adamw(learning_rate, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=is_kernel)
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
@@ -24,6 +25,7 @@ from vdm.runtime.preemption import Watch
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 15.0
+STOPPED = 128 + signal.SIGTERM  # the exit code of a process that SIGTERM ended in good order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,8 @@ def run(jobs: Sequence[Job], at_once: int) -> dict[str, int]:
             for place, (job, process) in list(running.items()):
                 if not process.is_alive():
                     codes[job.name] = process.exitcode
+                    if told and process.exitcode == -signal.SIGTERM:
+                        codes[job.name] = STOPPED  # it had nothing to save when it was told to end
                     del running[place]
             while waiting and len(running) < at_once and not watch.requested:
                 place = next(number for number in range(at_once) if number not in running)
@@ -93,13 +97,19 @@ def _start(context: SpawnContext, job: Job, cores: list[int]) -> BaseProcess:
 
 
 def _work(job: Job, cores: list[int], parent: int) -> None:
+    os.setsid()  # a signal to the whole group reaches the parent, which passes it on once
     if cores:
         os.sched_setaffinity(0, cores)  # before JAX starts its threads
     keep_freed_memory()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        sys.exit(job.work())
+        try:
+            code = job.work()
+        except Exception:
+            traceback.print_exc()
+            code = 1
+        sys.exit(code)
 
 
 def _end_with(parent: int) -> None:

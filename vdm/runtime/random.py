@@ -26,7 +26,6 @@ class Purpose(enum.IntEnum):
     VALIDATION_NOISE = 5  # fixed over the whole run: use step 0
     SAMPLE_PRIOR = 6  # where a sampled clip starts from
     SAMPLE_NOISE = 7  # what a stochastic sampler adds; the step is the sampler's
-    SAMPLE_CONDITION = 8  # the labels that clips are sampled for
 
 
 def key(seed: int, purpose: Purpose, step: Int[Array, ""] | int = 0) -> Key:

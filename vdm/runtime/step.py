@@ -30,7 +30,8 @@ class Window:
     Attributes:
       num_steps: summed over.
       loss: sum over examples by log-SNR bucket, `count` of the examples in it.
-      gradient_norm, num_clipped: sums over steps.
+      gradient_norm: sum over steps.
+      clipped_share: of all steps of the run so far; learning_rate: of the last step.
       first_bad_step: the first step whose loss or gradient was not finite; `NO_STEP` if there was none.
     """
 
@@ -38,16 +39,23 @@ class Window:
     loss: Float[Array, "buckets"]
     count: Float[Array, "buckets"]
     gradient_norm: Float[Array, ""]
-    num_clipped: Float[Array, ""]
+    clipped_share: Float[Array, ""]
+    learning_rate: Float[Array, ""]
     first_bad_step: Int[Array, ""]
 
     @classmethod
     def empty(cls) -> Window:
         """A window of no steps."""
         buckets = jnp.zeros(len(LOG_SNR_EDGES) + 1)
-        zero = jnp.zeros(())
-        none = jnp.zeros((), jnp.int32)
-        return cls(none, buckets, jnp.copy(buckets), zero, jnp.copy(zero), jnp.full((), NO_STEP, jnp.int32))
+        return cls(
+            num_steps=jnp.zeros((), jnp.int32),
+            loss=buckets,
+            count=jnp.copy(buckets),
+            gradient_norm=jnp.zeros(()),
+            clipped_share=jnp.zeros(()),
+            learning_rate=jnp.zeros(()),
+            first_bad_step=jnp.full((), NO_STEP, jnp.int32),
+        )
 
     def scalars(self) -> dict[str, float]:
         """The means, by name; a bucket that no example fell into is left out."""
@@ -56,7 +64,8 @@ class Window:
         scalars = {
             "train/loss": float(loss.sum() / count.sum()),
             "train/gradient_norm": float(self.gradient_norm) / steps,
-            "train/clipped_share": float(self.num_clipped) / steps,
+            "train/clipped_share": float(self.clipped_share),
+            "train/learning_rate": float(self.learning_rate),
         }
         names = bucket_names()
         return scalars | {f"train/loss {names[i]}": float(loss[i] / count[i]) for i in np.flatnonzero(count)}
@@ -90,7 +99,8 @@ def train_step(state: TrainState, window: Window, losses_of: LossFn, optimizer: 
         loss=window.loss.at[bucket].add(losses.loss),
         count=window.count.at[bucket].add(1.0),
         gradient_norm=window.gradient_norm + scalars["gradient_norm"],
-        num_clipped=window.num_clipped + scalars["clipped"],
+        clipped_share=scalars["clipped_share"],
+        learning_rate=scalars["learning_rate"],
         first_bad_step=jnp.minimum(window.first_bad_step, jnp.where(finite, NO_STEP, state.step)),
     )
     return after, window
