@@ -139,6 +139,7 @@ def _objective() -> ConfigDict:
 
     objective.times = ConfigDict()  # the measure of noise levels
     objective.times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule)
+    objective.times.stratified = True  # levels spread evenly over the batch: less variance, the same objective
     objective.times.uniform = ConfigDict()
     objective.times.uniform.min = 1e-3  # t is uniform in (min, 1]
     objective.times.grid = ConfigDict()

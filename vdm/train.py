@@ -134,7 +134,8 @@ def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Bat
         x0 = jax.lax.with_sharding_constraint(evaluate.to_float(batch["video"]), meshes.video_sharding(mesh))
         index, num_frames = batch["index"], config.data.num_frames
         noise = random.example_noise(key(Purpose.NOISE), index, num_frames, experiment.frame_shape)
-        t = objectives.times_of(objective, random.example_uniform(key(Purpose.TIME), index), num_frames)
+        u = time_uniforms(key(Purpose.TIME), index, config.data.batch_size, config.objective.times.stratified)
+        t = objectives.times_of(objective, u, num_frames)
         label = drop_labels(experiment, batch, random.example_uniform(key(Purpose.LABEL_DROPOUT), index))
 
         def losses_of(params: Params) -> tuple[Losses, LogSnr]:
@@ -146,6 +147,18 @@ def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Bat
     abstract = state.abstract_state(experiment.network.init, experiment.optimizer, mesh, experiment.rules)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(mesh)))
+
+
+def time_uniforms(key: Key, index: Int[Array, "batch"], batch_size: int, stratified: bool) -> Float[Array, "batch"]:
+    """A number in [0, 1) per example, from which the measure of noise levels makes its time.
+
+    Stratified, the batch shares one offset and its rows are spread evenly (Kingma et al. 2021, appendix I): each number
+    alone is uniform still, so the objective is the same and only the variance of its gradient falls.
+    """
+    if not stratified:
+        return random.example_uniform(key, index)
+    offset = random.example_uniform(key, jnp.zeros(1, jnp.int32))
+    return (offset + (index % batch_size) / batch_size) % 1.0
 
 
 def drop_labels(experiment: build.Experiment, batch: Batch, u: Float[Array, "batch"]) -> Int[Array, "batch"] | None:
