@@ -146,5 +146,5 @@ def test_stratified_times_are_uniform_and_make_the_mean_less_variable():
         empirical = np.arange(1, len(row) + 1) / len(row)
         assert np.abs(np.sort(row) - empirical).max() < 1.95 / np.sqrt(len(row))
     loss = lambda u: np.exp(-3 * u).mean(axis=1)  # noqa: E731  # falls with the noise level, as losses do
-    assert abs(loss(spread).mean() - (1 - np.exp(-3)) / 3) < 1e-3
-    assert loss(spread).var() < 0.1 * loss(alone).var()
+    assert abs(loss(spread).mean() - (1 - np.exp(-3)) / 3) < 2.5e-3  # five standard errors
+    assert loss(spread).var() < 0.2 * loss(alone).var()  # 0.145 in theory: (range / 8)^2 / 12 against variance / 8

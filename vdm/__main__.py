@@ -70,7 +70,8 @@ def _flags(options, arguments: Sequence[str]) -> flags.FlagValues:
 def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     try:
         rest = values(list(arguments))
-        _ = values.config.to_dict  # a file that cannot be loaded says so at the first touch
+        if values.config is not None:
+            _ = values.config.to_dict  # a file that cannot be loaded says so at the first touch
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{error}. configs/base.py lists every key with its meaning.") from error
     if len(rest) > 1:
