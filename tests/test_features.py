@@ -76,13 +76,9 @@ def test_every_row_of_the_field_is_named_once():
 def test_the_readmes_table_is_written_between_its_markers_and_checked_by_id_and_name():
     written = features.replace_block(README, features.BLOCK, features.readme_table(OUTCOMES))
     assert written.startswith("# Title\n\n") and written.endswith("\n\nmore\n") and "old" not in written
-    assert (
-        "| R9 | reproducible configs with an identity | [identity](tests/records/test_identity.py) | passed |"
-        in written
-    )
+    assert "| R9 | reproducible configs with an identity | [identity](tests/records/test_identity.py) |" in written
     assert features.worst(OUTCOMES["O11"].values()) == "failed"
     assert features.stale(written, OUTCOMES) == []
-    assert features.stale(written.replace("| passed |", "| failed |"), OUTCOMES) == []
     assert features.stale(written, {"R9": OUTCOMES["R9"]}) == [
         "the README lists O11 DDPM and SDE as two configs of one objective, which no test proves"
     ]
