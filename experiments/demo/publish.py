@@ -46,6 +46,16 @@ def table(report: dict[str, Any]) -> str:
         f"same noise, {pair['other_noise']['estimate']:.3f} from different noise."
         for pair in report["correlations"]
     ]
+    missed = [line for line in report["pass_lines"] if not line["passed"]]
+    lines.append(
+        f"Lines to pass: {len(report['pass_lines']) - len(missed)} of {len(report['pass_lines'])} passed"
+        + "".join(
+            f"; **not passed**: {line['what']}, {line['arm']}, {line['value']:.3g} against {line['relation']} "
+            f"{line['limit']:.3g}"
+            for line in missed
+        )
+        + "."
+    )
     start = report["arms"][0]["record"]["starts"][-1]["environment"]
     lines.append(
         f"Measured on {start['num_cpus']} CPU cores with jax {start['versions']['jax']}, Python "
