@@ -96,6 +96,7 @@ def test_an_arm_that_changes_an_unknown_key_is_refused_before_any_is_trained(tmp
 
 
 @pytest.mark.feature("R7")
+@pytest.mark.slow  # its moments of interruption depend on the speed of the machine
 def test_a_comparison_that_was_stopped_and_killed_ends_with_the_same_bits(tmp_path):
     config = grid()
     config.run.num_steps = 400
