@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from data.clips import ClipSampler
-from data.sources import Source, Splits, folder, moving_digits, moving_shapes
+from data.sources import Source, Splits, folder, moving_digits, moving_shapes, simulated
 
 Options = dict[str, Any]
 
@@ -87,11 +87,11 @@ def _features(source: Source):
 
 
 def _make_moving_shapes(size: Options, num: Options, options: Options) -> Splits:
-    return moving_shapes.splits(moving_shapes.World(**size, **options), **num)
+    return simulated.splits(moving_shapes.World(**size, **options), **num)
 
 
 def _make_moving_digits(size: Options, num: Options, options: Options) -> Splits:
-    return moving_digits.splits(moving_digits.World(**size, **options), **num)
+    return simulated.splits(moving_digits.World(**size, **options), **num)
 
 
 def _make_folder(size: Options, num: Options, options: Options) -> Splits:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data import video_io
-from data.sources import moving_shapes
+from data.sources import moving_shapes, simulated
 from vdm.__main__ import VERBS, main
 from vdm.records import record
 
@@ -92,7 +92,7 @@ def test_it_trains_on_a_folder_of_real_video_files(tmp_path):
     videos.mkdir()
     source = moving_shapes.World(num_frames=12, height=24, width=32)
     for number, name in enumerate(("one.mp4", "two.mp4", "three.gif")):
-        clip = moving_shapes.splits(source, num_train=3, num_validation=1).train[number]["video"]
+        clip = simulated.splits(source, num_train=3, num_validation=1).train[number]["video"]
         video_io.write(videos / name, clip, fps=8)
     folder = (
         CONFIG,

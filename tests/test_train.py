@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests import eight_devices, tiny
 from vdm import build, train
 from vdm.records import record
 from vdm.runtime import checkpoints, processes, writers
@@ -69,6 +69,11 @@ def test_a_longer_run_goes_on_as_if_it_had_not_stopped(uninterrupted, tmp_path):
     train.train(first, tmp_path)
     train.train(tiny.get_config(), tmp_path)
     assert_bitwise_equal(saved_state(tiny.get_config(), tmp_path), saved_state(tiny.get_config(), uninterrupted[0]))
+
+
+@pytest.mark.feature("R5")
+def test_the_train_step_is_the_same_on_every_mesh():
+    assert eight_devices.outcomes("tests.on_eight_devices") == {"the_train_step_is_the_same_on_every_mesh": None}
 
 
 @pytest.mark.feature("R7")

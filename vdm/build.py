@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from data.clips import ClipSampler
-from data.sources import Splits, folder, moving_digits, moving_shapes, tfds
+from data.sources import Splits, folder, moving_digits, moving_shapes, simulated, tfds
 from vdm.diffusion import samplers, schedules, times
 from vdm.diffusion.objectives import Objective, Predict
 from vdm.diffusion.samplers import grids
@@ -221,14 +221,14 @@ def _world(config: Config) -> moving_shapes.World:
 
 def _moving_shapes(config: Config) -> Splits:
     sizes = {name: config.moving_shapes[name] for name in _SPLIT_SIZES}
-    return moving_shapes.splits(_world(config), **sizes, seed=config.seed)
+    return simulated.splits(_world(config), **sizes, seed=config.seed)
 
 
 def _moving_digits(config: Config) -> Splits:
     sizes = {name: config.moving_digits[name] for name in _SPLIT_SIZES}
     options = {name: value for name, value in config.moving_digits.items() if name not in _SPLIT_SIZES}
     world = moving_digits.World(config.num_frames, config.height, config.width, **options)
-    return moving_digits.splits(world, **sizes, seed=config.seed)
+    return simulated.splits(world, **sizes, seed=config.seed)
 
 
 def _folder(config: Config) -> Splits:

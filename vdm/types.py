@@ -21,6 +21,10 @@ Key = KeyArray[Array, ""]
 Params = PyTree[Any]
 Config = Any  # an ml_collections.ConfigDict, whose keys no type checker knows
 
+MESH_AXES = ("data", "fsdp", "tensor", "frames")  # of every mesh of devices
+BATCH_AXES = ("data", "fsdp")  # those that split the batch
+FRAME_AXES = ("frames",)  # those that split the frames of a clip
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -59,13 +59,6 @@ class Source(Protocol):
         ...
 
 
-@runtime_checkable
-class Captioned(Protocol):
-    """A source that can say what its clips show."""
-
-    def caption(self, index: int) -> str: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Splits:
     """The named splits of a data set: no clip is in both."""

@@ -16,17 +16,15 @@ import gzip
 import hashlib
 import itertools
 import pathlib
-from typing import Literal
 
 import numpy as np
 from einops import einsum
 from jaxtyping import Float, Int, UInt8
 
-from data.sources import Example, Splits
+from data.sources import Example
 
 RENDERING = 1  # goes into the fingerprint; another number whenever the same state gives other pixels
 FILE = pathlib.Path(__file__).with_name("optdigits.csv.gz")
-SPLITS = {"train": 0, "validation": 1}
 VALIDATION_EVERY = 5  # every so many-th image belongs to validation
 
 _SIDE, _MAX_INK = 8, 16  # of the original images
@@ -72,8 +70,37 @@ class World:
         return self.digit_size or max(_SIDE, round(min(self.height, self.width) * 22 / 64))
 
     @property
+    def rendering(self) -> str:
+        return f"moving_digits {RENDERING} {_file_hash()}"
+
+    @property
+    def num_channels(self) -> int:
+        return 1
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(" and ".join(map(str, digits)) for digits in _classes(self.num_digits))
+
+    def draw(self, split: str, rng: np.random.Generator) -> State:
+        """Digits are uniform over the classes, images over those of the split, starts over all places that fit."""
+        candidates = _image_rows(split)
+        digits = rng.integers(10, size=self.num_digits)
+        images = np.array([rng.choice(candidates[digit]) for digit in digits])
+        room = np.array([self.width - self.side, self.height - self.side], float)
+        start = rng.uniform(0, room, size=(self.num_digits, 2))
+        angle = rng.uniform(0, 2 * np.pi, size=self.num_digits)
+        velocity = self.speed * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        path = start[:, None] + velocity[:, None] * np.arange(self.num_frames)[:, None]
+        corners = room - np.abs(room - path % (2 * room))  # a straight path, folded at the walls
+        return State(images, digits, corners + self.side / 2)
+
+    def show(self, state: State, rng: np.random.Generator) -> Example:
+        return {"video": _render(self, state), "label": np.int32(_class_of(state))}
+
+    def caption(self, state: State) -> str:
+        """Such as "a 7 moves" and "a 3 and an 8 move", the smaller digit first."""
+        digits = " and ".join(f"{'an' if digit == 8 else 'a'} {digit}" for digit in sorted(state.digits.tolist()))
+        return f"{digits} {'moves' if self.num_digits == 1 else 'move'}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,70 +115,6 @@ class State:
     images: Int[np.ndarray, "num_digits"]
     digits: Int[np.ndarray, "num_digits"]
     centres: Float[np.ndarray, "num_digits frames 2"]
-
-
-@dataclasses.dataclass(frozen=True)
-class MovingDigits:
-    """A split of a world: `num_clips` grey clips, each a function of (world, seed, split, index)."""
-
-    world: World
-    split: Literal["train", "validation"]
-    num_clips: int
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.split not in SPLITS or self.num_clips < 1 or self.seed < 0:
-            raise ValueError(
-                f"a split needs a name of {sorted(SPLITS)}, one clip or more and a seed >= 0, got {self.split!r}, "
-                f"{self.num_clips} and {self.seed}"
-            )
-
-    @property
-    def num_channels(self) -> int:
-        return 1
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.world.class_names
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"moving_digits {RENDERING} {self!r}".encode() + FILE.read_bytes()).hexdigest()[:16]
-
-    def __len__(self) -> int:
-        return self.num_clips
-
-    def __getitem__(self, index: int) -> Example:
-        state = self.state(index)
-        label = _classes(self.world.num_digits).index(tuple(sorted(state.digits.tolist())))
-        return {"video": _render(self.world, state), "label": np.int32(label)}
-
-    def example(self, index: int, rng: np.random.Generator) -> Example:
-        return self[index]
-
-    def state(self, index: int) -> State:
-        """Digits are uniform over the classes, images over those of the split, starts over all places that fit."""
-        if not 0 <= index < self.num_clips:
-            raise IndexError(f"clip {index} of {self.num_clips}")
-        world, rng = self.world, np.random.default_rng((self.seed, SPLITS[self.split], int(index)))
-        candidates = _image_rows(self.split)
-        digits = rng.integers(10, size=world.num_digits)
-        images = np.array([rng.choice(candidates[digit]) for digit in digits])
-        room = np.array([world.width - world.side, world.height - world.side], float)
-        start = rng.uniform(0, room, size=(world.num_digits, 2))
-        angle = rng.uniform(0, 2 * np.pi, size=world.num_digits)
-        velocity = world.speed * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        path = start[:, None] + velocity[:, None] * np.arange(world.num_frames)[:, None]
-        corners = room - np.abs(room - path % (2 * room))  # a straight path, folded at the walls
-        return State(images, digits, corners + world.side / 2)
-
-
-def splits(world: World, num_train: int, num_validation: int, seed: int = 0) -> Splits:
-    """Training and validation clips of a world: disjoint images, random streams of their own."""
-    return Splits(
-        train=MovingDigits(world, "train", num_train, seed),
-        validation=MovingDigits(world, "validation", num_validation, seed),
-    )
 
 
 @functools.cache
@@ -191,6 +154,15 @@ def _image_rows(split: str) -> tuple[Int[np.ndarray, "rows"], ...]:
 @functools.cache
 def _classes(num_digits: int) -> tuple[tuple[int, ...], ...]:
     return tuple(itertools.combinations_with_replacement(range(10), num_digits))
+
+
+def _class_of(state: State) -> int:
+    return _classes(len(state.digits)).index(tuple(sorted(state.digits.tolist())))
+
+
+@functools.cache
+def _file_hash() -> str:
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()[:16]
 
 
 def _render(world: World, state: State) -> UInt8[np.ndarray, "frames height width 1"]:

@@ -1,6 +1,6 @@
 """Moving shapes: one coloured shape on a plain ground moves at constant velocity and bounces off the frame's borders.
 
-The world is exact: a clip is a function of (seed, split, index) alone, its state is known (`MovingShapes.state`), and
+The world is exact: a clip is a function of (seed, split, index) alone, its state is known (`Simulated.state`), and
 `vdm.metrics.oracles` reads the state back from pixels. Coordinates are (x, y) in pixels, x to the right, y downwards,
 the origin in the frame's top left corner; the centre of the pixel in row i and column j is (j + 1/2, i + 1/2).
 """
@@ -8,15 +8,14 @@ the origin in the frame's top left corner; the centre of the pixel in row i and 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
-from data.sources import Actions, Example, Splits
+from data.sources import Actions, Example
 
 SQRT2, SQRT3 = math.sqrt(2), math.sqrt(3)
 RENDERING = 1  # goes into the fingerprint; another number whenever the same state gives other pixels
@@ -45,7 +44,6 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 
 COMPASS = ("right", "up-right", "up", "up-left", "left", "down-left", "down", "down-right")  # every 45 degrees
 TURNS = (0, 1, -1)  # action -> turn of the motion in units of 360 degrees / num_directions, counter-clockwise
-SPLITS = {"train": 0, "validation": 1}
 CUE_SIZE = 2  # pixels, the side of the cue's square mark
 CUE_COLOUR = "white"
 MIN_RADIUS = 1.5  # pixels; smaller shapes look the same after anti-aliasing
@@ -138,9 +136,50 @@ class World:
             )
 
     @property
+    def rendering(self) -> str:
+        return f"moving_shapes {RENDERING}"
+
+    @property
+    def num_channels(self) -> int:
+        return 3
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Class = shape index x number of colours + colour index."""
         return tuple(f"{colour} {shape}" for shape in self.shapes for colour in self.colours)
+
+    def draw(self, split: str, rng: np.random.Generator) -> State:
+        """Everything is uniform over what there is, the start over all that fits; splits differ in `rng` alone."""
+        draws = rng.random(7).tolist()
+        sizes = (len(self.shapes), len(self.colours), self.num_directions, len(self.speeds))
+        shape, colour, direction, speed = (int(u * n) for u, n in zip(draws, sizes, strict=False))
+        low, high = self.radius, (self.width - self.radius, self.height - self.radius)
+        start = [low + u * (end - low) for u, end in zip(draws[4:6], high, strict=True)]
+        actions = np.zeros(self.num_frames, np.int32)
+        if self.action_probability:
+            acts = rng.random(self.num_frames) < self.action_probability
+            actions[1:] = np.where(acts, rng.integers(1, len(TURNS), self.num_frames), 0)[1:]
+        angle = 2 * math.pi * direction / self.num_directions
+        velocity = [self.speeds[speed] * math.cos(angle), -self.speeds[speed] * math.sin(angle)]
+        positions, velocities = _move(self, start, velocity, actions.tolist())
+        cue = int(draws[6] * 2) if self.cue else 0
+        return State(positions, velocities, shape, colour, direction, self.speeds[speed], cue, actions)
+
+    def show(self, state: State, rng: np.random.Generator) -> Example:
+        """The clip; `rng` draws the sensor's noise."""
+        label = np.int32(state.shape * len(self.colours) + state.colour)
+        example = Example(video=_render(self, state, rng), label=label)
+        if self.action_probability:
+            example["actions"] = state.actions
+        return example
+
+    def caption(self, state: State) -> str:
+        """Such as "a red disk moves up-left": the first direction, and the speed where there is more than one."""
+        octant, rest = divmod(8 * state.direction, self.num_directions)
+        way = f"at {360 * state.direction / self.num_directions:g} degrees" if rest else COMPASS[octant]
+        speed = f" at {state.speed:g} pixels a frame" if len(self.speeds) > 1 else ""
+        article = "an" if self.colours[state.colour][0] in "aeiou" else "a"
+        return f"{article} {self.colours[state.colour]} {self.shapes[state.shape]} moves {way}{speed}"
 
     def coverage(self, shape: int, centres: Float[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n height width"]:
         """The share of every pixel that a shape covers: exact for upright edges, to first order for others."""
@@ -186,96 +225,6 @@ class State:
     speed: float
     cue: int
     actions: Actions
-
-
-@dataclasses.dataclass(frozen=True)
-class MovingShapes:
-    """A split of a world: `num_clips` clips, each a function of (world, seed, split, index)."""
-
-    world: World
-    split: Literal["train", "validation"]
-    num_clips: int
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.split not in SPLITS or self.num_clips < 1 or self.seed < 0:
-            raise ValueError(
-                f"A split needs a name of {sorted(SPLITS)}, one clip or more and a seed >= 0; given: {self.split!r}, "
-                f"{self.num_clips}, {self.seed}."
-            )
-
-    @property
-    def num_channels(self) -> int:
-        return 3
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.world.class_names
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"moving_shapes {RENDERING} {self!r}".encode()).hexdigest()[:16]
-
-    def __len__(self) -> int:
-        return self.num_clips
-
-    def __getitem__(self, index: int) -> Example:
-        rng = self._rng(index)
-        state = _draw_state(self.world, rng)
-        label = np.int32(state.shape * len(self.world.colours) + state.colour)
-        example = Example(video=_render(self.world, state, rng), label=label)
-        if self.world.action_probability:
-            example["actions"] = state.actions
-        return example
-
-    def example(self, index: int, rng: np.random.Generator) -> Example:
-        return self[index]
-
-    def state(self, index: int) -> State:
-        return _draw_state(self.world, self._rng(index))
-
-    def caption(self, index: int) -> str:
-        """Such as "a red disk moves up-left": the first direction, and the speed where there is more than one."""
-        state = self.state(index)
-        octant, rest = divmod(8 * state.direction, self.world.num_directions)
-        way = f"at {360 * state.direction / self.world.num_directions:g} degrees" if rest else COMPASS[octant]
-        speed = f" at {state.speed:g} pixels a frame" if len(self.world.speeds) > 1 else ""
-        article = "an" if self.world.colours[state.colour][0] in "aeiou" else "a"
-        return f"{article} {self.world.colours[state.colour]} {self.world.shapes[state.shape]} moves {way}{speed}"
-
-    def _rng(self, index: int) -> np.random.Generator:
-        if not 0 <= index < self.num_clips:
-            raise IndexError(f"Clip {index} of a split of {self.num_clips}.")
-        return np.random.default_rng((self.seed, SPLITS[self.split], int(index)))
-
-
-def splits(world: World, num_train: int, num_validation: int, seed: int = 0) -> Splits:
-    """Training and validation clips of a world, drawn from streams of their own."""
-    return Splits(
-        train=MovingShapes(world, "train", num_train, seed),
-        validation=MovingShapes(world, "validation", num_validation, seed),
-    )
-
-
-def _draw_state(world: World, rng: np.random.Generator) -> State:
-    draws = rng.random(7).tolist()
-    shape, colour, direction, speed = (
-        int(u * n)
-        for u, n in zip(
-            draws, (len(world.shapes), len(world.colours), world.num_directions, len(world.speeds)), strict=False
-        )
-    )
-    low, high = world.radius, (world.width - world.radius, world.height - world.radius)
-    start = [low + u * (end - low) for u, end in zip(draws[4:6], high, strict=True)]
-    actions = np.zeros(world.num_frames, np.int32)
-    if world.action_probability:
-        acts = rng.random(world.num_frames) < world.action_probability
-        actions[1:] = np.where(acts, rng.integers(1, len(TURNS), world.num_frames), 0)[1:]
-    angle = 2 * math.pi * direction / world.num_directions
-    velocity = [world.speeds[speed] * math.cos(angle), -world.speeds[speed] * math.sin(angle)]
-    positions, velocities = _move(world, start, velocity, actions.tolist())
-    cue = int(draws[6] * 2) if world.cue else 0
-    return State(positions, velocities, shape, colour, direction, world.speeds[speed], cue, actions)
 
 
 def _move(

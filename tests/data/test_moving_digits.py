@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from data.sources import moving_digits
+from data.sources import moving_digits, simulated
 from data.sources.moving_digits import World
 
 
@@ -24,7 +24,7 @@ def _centroids(video):
 def test_centroid_follows_the_state(size, digit_size):
     """The oracle: with one digit the centroid moves as the state says, 60 frames, many bounces, any subpixel place."""
     world = World(60, *size, num_digits=1, digit_size=digit_size, speed=1.7)
-    train = moving_digits.splits(world, 8, 1).train
+    train = simulated.splits(world, 8, 1).train
     for i in range(8):
         centroids, centres = _centroids(train[i]["video"]), train.state(i).centres[0]
         offset = centroids - centres
@@ -34,7 +34,7 @@ def test_centroid_follows_the_state(size, digit_size):
 
 def test_digits_move_at_constant_speed_between_bounces_and_stay_inside():
     world = World(200, 48, 40, num_digits=2, digit_size=16, speed=2.5)
-    train = moving_digits.splits(world, 5, 1).train
+    train = simulated.splits(world, 5, 1).train
     for i in range(5):
         centres = train.state(i).centres
         assert centres.min() >= 8 and centres[..., 0].max() <= 32 and centres[..., 1].max() <= 40
@@ -50,7 +50,7 @@ def test_digits_move_at_constant_speed_between_bounces_and_stay_inside():
 
 def test_two_digits_are_the_brighter_of_two_single_ones():
     world = World(12, 32, 32, num_digits=2, digit_size=14)
-    train = moving_digits.splits(world, 4, 1).train
+    train = simulated.splits(world, 4, 1).train
     ink = moving_digits.enlarged_digits(14)
     for i in range(4):
         state = train.state(i)
@@ -67,7 +67,7 @@ def test_two_digits_are_the_brighter_of_two_single_ones():
 def test_the_splits_share_no_image_and_have_all_digits():
     """Both cover every class, and between them every image of the file."""
     world = World(1, 16, 16, num_digits=2, digit_size=8)
-    made = moving_digits.splits(world, 2500, 900)
+    made = simulated.splits(world, 2500, 900)
     used = {
         name: {row for i in range(len(split)) for row in split.state(i).images.tolist()}
         for name, split in (("train", made.train), ("validation", made.validation))
@@ -81,7 +81,7 @@ def test_the_splits_share_no_image_and_have_all_digits():
 
 @pytest.mark.parametrize("num_digits, num_classes", [(1, 10), (2, 55)])
 def test_labels_name_the_digits_that_are_shown(num_digits, num_classes):
-    train = moving_digits.splits(World(1, 20, 20, num_digits=num_digits), 2000, 1).train
+    train = simulated.splits(World(1, 20, 20, num_digits=num_digits), 2000, 1).train
     assert len(train.class_names) == num_classes
     classes = moving_digits.load_digits()[1]
     labels = []
@@ -96,7 +96,7 @@ def test_labels_name_the_digits_that_are_shown(num_digits, num_classes):
 
 def test_starts_and_directions_are_uniform():
     world = World(2, 64, 64, num_digits=1, digit_size=22, speed=0.5)
-    train = moving_digits.splits(world, 2000, 1).train
+    train = simulated.splits(world, 2000, 1).train
     centres = np.stack([train.state(i).centres[0] for i in range(1000)])
     for axis in range(2):
         assert stats.kstest(centres[:, 0, axis], stats.uniform(11, 42).cdf).pvalue > 0.01
@@ -108,7 +108,7 @@ def test_starts_and_directions_are_uniform():
 
 def test_clips_are_functions_of_seed_split_and_index():
     world = World(4, 32, 32)
-    one, two, other = (moving_digits.splits(world, 10, 10, seed=seed) for seed in (3, 3, 4))
+    one, two, other = (simulated.splits(world, 10, 10, seed=seed) for seed in (3, 3, 4))
     assert np.array_equal(one.train[7]["video"], two.train[7]["video"])
     assert np.array_equal(one.train[7]["video"], one.train.example(7, np.random.default_rng(0))["video"])
     assert not np.array_equal(one.train[7]["video"], other.train[7]["video"])
@@ -116,7 +116,7 @@ def test_clips_are_functions_of_seed_split_and_index():
     assert one.train.fingerprint == two.train.fingerprint
     prints = {one.train.fingerprint, one.validation.fingerprint, other.train.fingerprint}
     assert len(prints) == 3
-    longer = moving_digits.splits(World(9, 32, 32), 10, 10, seed=3).train  # a longer clip begins as the short one
+    longer = simulated.splits(World(9, 32, 32), 10, 10, seed=3).train  # a longer clip begins as the short one
     assert np.array_equal(longer[7]["video"][:4], one.train[7]["video"])
 
 
@@ -156,8 +156,8 @@ def test_impossible_worlds_are_explained():
     with pytest.raises(ValueError, match="num_frames=0"):
         World(0, 64, 64)
     with pytest.raises(ValueError, match="one clip or more"):
-        moving_digits.splits(World(8, 64, 64), 0, 10)
-    train = moving_digits.splits(World(8, 64, 64), 5, 5).train
+        simulated.splits(World(8, 64, 64), 0, 10)
+    train = simulated.splits(World(8, 64, 64), 5, 5).train
     for index in (-1, 5):
         with pytest.raises(IndexError, match="of 5"):
             train[index]

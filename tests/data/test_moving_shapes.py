@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from data.sources.moving_shapes import MIN_RADIUS, PALETTE, SHAPES, MovingShapes, World, splits
+from data.sources.moving_shapes import MIN_RADIUS, PALETTE, SHAPES, World
+from data.sources.simulated import Simulated, splits
 
 WORLD = World(8, 16, 16)
 AREAS = {  # of shapes in the square of side 2 r, from geometry
@@ -21,11 +22,11 @@ AREAS = {  # of shapes in the square of side 2 r, from geometry
 }
 
 
-def train(world: World = WORLD, num_clips: int = 400, seed: int = 0) -> MovingShapes:
-    return MovingShapes(world, "train", num_clips, seed)
+def train(world: World = WORLD, num_clips: int = 400, seed: int = 0) -> Simulated:
+    return Simulated(world, "train", num_clips, seed)
 
 
-def videos(source: MovingShapes, count: int) -> np.ndarray:
+def videos(source: Simulated, count: int) -> np.ndarray:
     return np.stack([source[index]["video"] for index in range(count)])
 
 
@@ -59,7 +60,7 @@ def test_fingerprint_tells_data_apart():
         {"action_probability": 0.1},
     ]
     sources = [train(dataclasses.replace(WORLD, **option)) for option in options]
-    sources += [train(), train(seed=1), train(num_clips=5), MovingShapes(WORLD, "validation", 400)]
+    sources += [train(), train(seed=1), train(num_clips=5), Simulated(WORLD, "validation", 400)]
     assert len({source.fingerprint for source in sources}) == len(sources)
     assert train().fingerprint == train(World(8, 16, 16)).fingerprint
 

@@ -10,7 +10,8 @@ from scipy import stats
 
 from data import pipeline
 from data.sources import Example
-from data.sources.moving_shapes import World, splits
+from data.sources.moving_shapes import World
+from data.sources.simulated import splits
 
 
 @dataclasses.dataclass(frozen=True)

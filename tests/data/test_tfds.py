@@ -15,7 +15,7 @@ from PIL import Image
 
 from data import prepare
 from data.clips import ClipSampler, crop_and_resize
-from data.sources import moving_digits, moving_shapes, tfds
+from data.sources import moving_digits, moving_shapes, simulated, tfds
 
 TF_WRITTEN = pathlib.Path(__file__).with_name("tf_written")
 UCF_COUNTS = (("train", 4), ("test", 2))
@@ -98,8 +98,8 @@ def _open(name, data_dir, *, num_frames=4, height=64, width=64, stride=1, flip=F
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: moving_digits.splits(moving_digits.World(5, 20, 24, num_digits=1), 7, 3),
-        lambda: moving_shapes.splits(moving_shapes.World(6, 16, 16, action_probability=0.5), 5, 2),
+        lambda: simulated.splits(moving_digits.World(5, 20, 24, num_digits=1), 7, 3),
+        lambda: simulated.splits(moving_shapes.World(6, 16, 16, action_probability=0.5), 5, 2),
     ],
     ids=["digits", "shapes"],
 )
@@ -270,7 +270,7 @@ def test_what_is_not_prepared_is_explained(bair, tmp_path, monkeypatch):
 
 
 def test_prepare_refuses_what_exists_and_what_is_empty(tmp_path):
-    source = moving_digits.splits(moving_digits.World(2, 12, 12), 2, 1)
+    source = simulated.splits(moving_digits.World(2, 12, 12), 2, 1)
     prepare.write(source, "made", tmp_path)
     with pytest.raises(ValueError, match=r"exists already; delete it, or choose another name"):
         prepare.write(source, "made", tmp_path)
@@ -284,7 +284,7 @@ def test_the_command_writes_what_it_is_told(tmp_path, capsys):
     options = ["--option", "num_digits=1", "--option", "speed=0.5"]
     prepare.main(["--source=moving_digits", f"--data_dir={tmp_path}", "--name=mine", *size, *options])
     assert "4 clips in train, 2 clips in validation" in capsys.readouterr().out
-    expected = moving_digits.splits(moving_digits.World(3, 18, 20, num_digits=1, speed=0.5), 4, 2, seed=5)
+    expected = simulated.splits(moving_digits.World(3, 18, 20, num_digits=1, speed=0.5), 4, 2, seed=5)
     read = _open("mine", tmp_path, num_frames=3, height=18, width=20, validation_split="validation")
     assert np.array_equal(read.validation[1]["video"], expected.validation[1]["video"])
     with pytest.raises(SystemExit):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from data.sources.moving_shapes import MovingShapes, World
+from data.sources.moving_shapes import World
+from data.sources.simulated import Simulated
 from vdm.metrics.oracles import Reading, ShapeOracle
 
 WORLDS = {
@@ -31,7 +32,7 @@ NUM_CLIPS = 200
 
 @functools.cache
 def real(world: World, count: int = NUM_CLIPS) -> np.ndarray:
-    source = MovingShapes(world, "train", count)
+    source = Simulated(world, "train", count)
     return np.stack([source[index]["video"] for index in range(count)])
 
 
@@ -66,7 +67,7 @@ def test_real_clips_are_valid_and_their_state_is_read_back(name, noise):
     world = WORLDS[name]
     clips = real(world) / 127.5 - 1 + noise * np.random.default_rng(1).standard_normal(real(world).shape)
     reading = oracle(world).read(clips if noise else real(world))
-    states = [MovingShapes(world, "train", NUM_CLIPS).state(index) for index in range(NUM_CLIPS)]
+    states = [Simulated(world, "train", NUM_CLIPS).state(index) for index in range(NUM_CLIPS)]
 
     assert reading.valid.mean() >= 0.99
     errors = np.linalg.norm(reading.position - [state.position for state in states], axis=-1)
@@ -167,7 +168,7 @@ def test_a_clip_is_judged_alone():
 @pytest.mark.feature("M12")
 def test_summary_counts_what_is_there():
     world = WORLDS["base"]
-    source = MovingShapes(world, "train", NUM_CLIPS)
+    source = Simulated(world, "train", NUM_CLIPS)
     clips = real(world).copy()
     clips[:30] = clips[:30, :1]  # frozen
     clips[20:40, 2] = 0  # an empty frame: 20 clips, 10 of them frozen too

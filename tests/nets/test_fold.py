@@ -1,29 +1,17 @@
 """Frames as batch entries on eight forced CPU devices: nothing moves, and a split network computes the same."""
 
-import json
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import eight_devices
 from vdm.nets.fold import fold, unfold
 
 
 @pytest.fixture(scope="module")
-def results():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    command = [sys.executable, "-m", "tests.nets.eight_devices"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def outcomes():
+    return eight_devices.outcomes("tests.nets.on_eight_devices")
 
 
 @pytest.mark.feature("A1")
@@ -31,8 +19,8 @@ def results():
     "check",
     ["fold_moves_nothing", "a_split_network_is_the_network", "what_the_mesh_does_not_divide_is_refused"],
 )
-def test_on_eight_devices(results, check):
-    assert results[check] is None, results[check]
+def test_on_eight_devices(outcomes, check):
+    assert outcomes[check] is None, outcomes[check]
 
 
 def test_without_a_mesh_rows_are_frames_in_order():

@@ -62,7 +62,8 @@ def a_record(arm: int = 0, successes: int = 200) -> record.Record:
         (float(level), 0.6 / (1 + np.exp(level / 2)) + 0.01 + 0.05 * (arm == 2)) for level in range(-8, 7, 2)
     )
     return dataclasses.replace(
-        record.extend(begun, curves),
+        begun,
+        curves={name: tuple(points) for name, points in curves.items()},
         status="finished",
         num_steps=config.run.num_steps,
         timings={"set-up": 3.2, "compile": 41.0, "train": 312.4, "sample": 22.0},

@@ -1,24 +1,13 @@
 """Eight forced CPU devices: what is drawn, made, trained and saved does not depend on the mesh."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests import eight_devices
 
 
 @pytest.fixture(scope="module")
-def results():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    command = [sys.executable, "-m", "tests.runtime.eight_devices"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def outcomes():
+    return eight_devices.outcomes("tests.runtime.on_eight_devices")
 
 
 @pytest.mark.parametrize(
@@ -33,5 +22,5 @@ def results():
         "what_the_mesh_cannot_split_is_refused",
     ],
 )
-def test_on_eight_devices(results, check):
-    assert results[check] is None, results[check]
+def test_on_eight_devices(outcomes, check):
+    assert outcomes[check] is None, outcomes[check]

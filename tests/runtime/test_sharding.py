@@ -8,8 +8,9 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from tests.runtime import toy
 from vdm.nets.unet3d import UNet3DConfig, unet3d
 from vdm.runtime import mesh, sharding
+from vdm.types import MESH_AXES
 
-MESH = AbstractMesh((1, 4, 2, 1), mesh.AXES)  # fsdp 4, tensor 2
+MESH = AbstractMesh((1, 4, 2, 1), MESH_AXES)  # fsdp 4, tensor 2
 RULES = (("special/kernel$", PartitionSpec()), ("kernel$", PartitionSpec("fsdp", "tensor")))
 
 

@@ -13,8 +13,7 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-BATCH_AXES = ("data", "fsdp")
-FRAME_AXES = ("frames",)
+from vdm.types import BATCH_AXES, FRAME_AXES
 
 _CLIPS = PartitionSpec(BATCH_AXES, FRAME_AXES)
 _ROWS = PartitionSpec((*BATCH_AXES, *FRAME_AXES))

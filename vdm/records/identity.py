@@ -46,11 +46,6 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def to_config(resolved: Mapping[str, Any]) -> ConfigDict:
-    """A recorded config as a locked ConfigDict, with tuples where JSON has lists; it resolves to what was recorded."""
-    return ConfigDict(_with_tuples(resolved)).lock()
-
-
 def differences(old: ConfigDict | Mapping[str, Any], new: ConfigDict | Mapping[str, Any]) -> tuple[str, ...]:
     """A line per key whose value differs, sorted by key:
 
@@ -100,14 +95,6 @@ def _resolve(value: Any, where: str) -> Any:
 
 def _items(config: ConfigDict | Mapping[str, Any]) -> list[tuple[str, Any]]:
     return list(config.items())
-
-
-def _with_tuples(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _with_tuples(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return tuple(_with_tuples(entry) for entry in value)
-    return value
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

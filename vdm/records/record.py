@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,20 +151,6 @@ def resume(record: Record, config: ConfigDict, *, mesh: Mapping[str, int], step:
         num_steps=step,
         curves=curves,
     )
-
-
-def extend(record: Record, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Record:
-    """The record with more points at the ends of its curves.
-
-    A step that does not come after the curve's last one is a ValueError.
-    """
-    joined = dict(record.curves)
-    for name, points in curves.items():
-        joined[name] = (*joined.get(name, ()), *points)
-        steps = [step for step, _ in joined[name]]
-        if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-            raise ValueError(f"Curve {name!r} needs steps that increase; given {steps[-len(points) - 1 :]}.")
-    return dataclasses.replace(record, curves=joined)
 
 
 def spend(record: Record, what: str, seconds: float) -> Record:

@@ -13,8 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree, Shaped
 
-AXES = ("data", "fsdp", "tensor", "frames")
-BATCH_AXES = ("data", "fsdp")
+from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES
 
 
 def make_mesh(
@@ -32,18 +31,18 @@ def make_mesh(
       devices: the `jax.Device`s that are to be used, all of them; None means every device of every process.
 
     Returns:
-      A mesh with the axes `AXES`, whose partitioning is left to the compiler (`AxisType.Auto`).
+      A mesh with the axes `MESH_AXES`, whose partitioning is left to the compiler (`AxisType.Auto`).
 
     Raises:
       ValueError: if an axis is neither positive nor -1, if two are -1, or if the axes do not multiply to the number
         of devices.
     """
     shape = _complete((data, fsdp, tensor, frames), len(jax.devices() if devices is None else devices))
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 
 
 def _complete(shape: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
-    given = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
+    given = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, shape, strict=True))
     if any(size < 1 and size != -1 for size in shape):
         raise ValueError(f"the mesh is {given}; every axis must be at least 1, or -1 for all devices that are left")
     if shape.count(-1) > 1:
@@ -88,7 +87,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def video_sharding(mesh: Mesh) -> NamedSharding:
     """[batch, frames, ...] with the batch split over (data, fsdp) and the frames over `frames`."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, "frames"))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, FRAME_AXES))
 
 
 def batch_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> Int[np.ndarray, "rows"]:

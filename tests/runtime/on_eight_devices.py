@@ -1,9 +1,6 @@
-"""Checks that need eight devices, run by test_eight_devices.py in one process, which prints name -> error or null."""
+"""Noise, state, training and checkpoints on meshes of eight devices; see tests/eight_devices.py."""
 
-import json
-import sys
 import tempfile
-import traceback
 
 import jax
 import jax.numpy as jnp
@@ -125,18 +122,3 @@ CHECKS = (
     rows_of_the_batch_lie_where_the_mesh_says,
     what_the_mesh_cannot_split_is_refused,
 )
-
-
-def main():
-    results = {}
-    for check in CHECKS:
-        try:
-            check()
-            results[check.__name__] = None
-        except Exception:
-            results[check.__name__] = traceback.format_exc()
-    json.dump(results, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

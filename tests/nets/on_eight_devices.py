@@ -1,9 +1,6 @@
-"""Checks that need eight devices, run by test_fold.py in one process, which prints name -> error or null."""
+"""Folds and networks under a mesh of eight devices; see tests/eight_devices.py."""
 
-import json
 import re
-import sys
-import traceback
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +9,16 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.nets import tiny
 from vdm.nets.blocks import Conv
-from vdm.nets.fold import BATCH_AXES, fold, unfold
+from vdm.nets.fold import fold, unfold
 from vdm.nets.module import split
+from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES
 
-AXES = ("data", "fsdp", "tensor", "frames")
-CLIPS = PartitionSpec(BATCH_AXES, "frames")
+CLIPS = PartitionSpec(BATCH_AXES, FRAME_AXES)
 COLLECTIVES = re.compile(r"all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter")
 
 
 def mesh(*shape):
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 4)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 4)
 
 
 def place(here, array):
@@ -102,13 +99,3 @@ def what_the_mesh_does_not_divide_is_refused():
 
 
 CHECKS = (fold_moves_nothing, a_split_network_is_the_network, what_the_mesh_does_not_divide_is_refused)
-
-if __name__ == "__main__":
-    outcome = {}
-    for check in CHECKS:
-        try:
-            check()
-            outcome[check.__name__] = None
-        except Exception:
-            outcome[check.__name__] = traceback.format_exc()
-    json.dump(outcome, sys.stdout)

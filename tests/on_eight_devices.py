@@ -1,0 +1,61 @@
+"""The train step of a whole experiment on eight devices; see eight_devices.py."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from tests import tiny
+from tests.nets.tiny import randomised
+from vdm import build, train
+from vdm.runtime import mesh as meshes
+from vdm.runtime import random, state
+from vdm.runtime.random import Purpose
+from vdm.runtime.step import Window
+
+ONE = meshes.make_mesh(devices=jax.devices()[:1])
+MESHES = ({"data": 8}, {"fsdp": 4, "tensor": 2}, {"fsdp": 2, "tensor": 4}, {"data": 2, "tensor": 2, "frames": 2})
+
+
+def one_step(mesh):
+    """The first step of training, from parameters at which no gradient is zero."""
+    experiment = dataclasses.replace(build.experiment(tiny.get_config()), mesh=mesh)
+    parts = experiment.network.init, experiment.optimizer
+    with jax.set_mesh(mesh):
+        begun = state.init_state(*parts, random.key(0, Purpose.INIT), mesh, experiment.rules)
+        placed = jax.tree.map(
+            lambda new, old: jax.device_put(new, old.sharding), randomised(begun.params), begun.params
+        )
+        begun = dataclasses.replace(begun, params=placed)
+        batches = train.device_batches(experiment, 0)
+        window = jax.device_put(Window.empty(), meshes.replicated(mesh))
+        after, window = train.make_step(experiment)(begun, window, next(batches))
+        batches.close()
+    return after, window.scalars()
+
+
+def the_train_step_is_the_same_on_every_mesh():
+    alone, scalars = one_step(ONE)
+    # Adam's first moment after one step is (1 - beta1) times the clipped gradient
+    gradient = jax.tree.map(np.asarray, alone.opt_state[0].mu)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
+    assert sum(np.abs(leaf).max() > 1e-3 * largest for leaf in jax.tree.leaves(gradient)) > 30, (
+        "few gradients to compare"
+    )
+    for axes in MESHES:
+        here = meshes.make_mesh(**axes)
+        split, split_scalars = one_step(here)
+        for name, value in scalars.items():
+            np.testing.assert_allclose(split_scalars[name], value, rtol=1e-5, err_msg=f"{axes}: {name}")
+        jax.tree.map(
+            lambda given, wanted: np.testing.assert_allclose(given, wanted, atol=1e-5 * largest),
+            split.opt_state[0].mu,
+            gradient,
+        )
+        kernel = split.params["down_0"]["block_0"]["conv_1"]["kernel"]
+        *_, rows, columns = kernel.shape
+        share = (3, 3, rows // here.shape["fsdp"], columns // here.shape["tensor"])
+        assert {shard.data.shape for shard in kernel.addressable_shards} == {share}, axes
+
+
+CHECKS = (the_train_step_is_the_same_on_every_mesh,)
