@@ -96,7 +96,7 @@ def experiment(config: Config) -> Experiment:
     objective = Objective(
         schedule=schedule,
         target=lookup(TARGETS, config.objective.target, "objective.target"),
-        weighting=lookup(WEIGHTINGS, config.objective.weighting.name, "objective.weighting.name"),
+        weighting=choose(WEIGHTINGS, config.objective.weighting, "objective.weighting"),
         times=choose(TIMES, config.objective.times, "objective.times"),
         data_std=config.objective.data_std,
     )

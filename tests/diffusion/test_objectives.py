@@ -24,6 +24,7 @@ STD = 0.5
 DDPM = schedules.ddpm_linear(1000, 1e-4, 0.02)
 VP = schedules.vp_linear(0.1, 20.0)
 COSINE = schedules.cosine(-20.0, 20.0)
+OPTIONS = {"min_snr": {"gamma": 3.0, "power": 0.5}}  # of the weightings that have some
 
 
 @jax.tree_util.register_dataclass
@@ -40,8 +41,12 @@ class Flow:
         return jnp.log(t)
 
 
+def made(weighting):
+    return WEIGHTINGS[weighting](**OPTIONS.get(weighting, {}))
+
+
 def objective(schedule=VP, target="noise", weighting="simple", times=None):
-    return Objective(schedule, TARGETS[target], WEIGHTINGS[weighting], times or Uniform(1e-3), STD)
+    return Objective(schedule, TARGETS[target], made(weighting), times or Uniform(1e-3), STD)
 
 
 def network(target, denoise):
@@ -164,8 +169,14 @@ def test_normal_equations_of_every_weighting_give_the_exact_score(weighting, t):
     noisy = decay * VIDEO.covariance + (1.0 - decay) * np.eye(12)
     score = -best.reshape(12, 12) / np.sqrt(decay * STD**2 + 1.0 - decay) / np.sqrt(1.0 - decay)
     np.testing.assert_allclose(score, -np.linalg.inv(noisy), rtol=1e-7, atol=1e-9)
-    # g^2/(2 std^2) with beta(t) = 0.1 + 19.9 t is Song's; the two others are 1 on the noise
-    weight = {"unit": 1.0, "simple": 1.0, "likelihood": (0.1 + 19.9 * t) / (2.0 * (1.0 - decay))}[weighting]
+    # g^2/(2 std^2) with beta(t) = 0.1 + 19.9 t is Song's; unit and simple are 1 on the noise
+    snr = decay / (1.0 - decay)
+    weight = {
+        "unit": 1.0,
+        "simple": 1.0,
+        "likelihood": (0.1 + 19.9 * t) / (2.0 * (1.0 - decay)),
+        "min_snr": np.sqrt(np.minimum(snr, 3.0)) / snr,
+    }[weighting]
     minimum = weight * decay / (1.0 - decay) * VIDEO.minimal_error(np.log(decay / (1.0 - decay)))
     assert float(value) + 0.5 * gradient @ best == pytest.approx(minimum, rel=1e-8)
 
@@ -195,7 +206,8 @@ def test_every_row_has_its_published_weight_on_the_noise_error(schedule, target,
     )
     snr = np.exp(log_snr_of(schedule, jnp.asarray(t.astype(np.float32))))
     unit = {"noise": 1.0, "score": 1.0, "x0": 1.0 / snr, "v": 1.0 + 1.0 / snr}[target]
-    expected = {"unit": unit, "simple": 1.0, "likelihood": half_rate(schedule, t)}[weighting]
+    half_min_snr = np.sqrt(np.minimum(snr, 3.0)) / snr
+    expected = {"unit": unit, "simple": 1.0, "likelihood": half_rate(schedule, t), "min_snr": half_min_snr}[weighting]
     np.testing.assert_allclose(losses.loss / losses.noise_error, expected * np.ones(3), rtol=5e-4)
 
 
@@ -387,7 +399,9 @@ def test_no_signal_at_all_is_fine_for_v_and_x0(target, weighting, factor):
         (lambda: objective(Flow(), "noise"), "at t = 1 noise does not determine x0; predict v or x0"),
         (lambda: objective(Flow(), "v", "likelihood"), "weighting likelihood is not finite on the error of v"),
         (lambda: objective(DDPM, times=Grid(500)), "num_steps is 500, but the schedule is a chain of 1000"),
-        (lambda: Objective(VP, TARGETS["v"], WEIGHTINGS["unit"], Uniform(1e-3), 0.0), "data_std must be positive"),
+        (lambda: Objective(VP, TARGETS["v"], made("unit"), Uniform(1e-3), 0.0), "data_std must be positive"),
+        (lambda: WEIGHTINGS["min_snr"](gamma=0.0, power=1.0), "gamma > 0"),
+        (lambda: WEIGHTINGS["min_snr"](gamma=5.0, power=2.0), r"power in \[0, 1\]"),
         (lambda: Uniform(1.0), r"times.uniform.min must be in \[0, 1\)"),
         (lambda: Grid(0), "at least 1"),
     ],
