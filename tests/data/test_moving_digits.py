@@ -89,6 +89,10 @@ def test_labels_name_the_digits_that_are_shown(num_digits, num_classes):
         shown = sorted(classes[train.state(i).images].tolist())
         labels.append(int(train[i]["label"]))
         assert train.class_names[labels[-1]] == " and ".join(map(str, shown))
+        said = train.caption(i)
+        assert [int(word) for word in said.split() if word.isdigit()] == shown
+        assert ("an 8" in said) == (8 in shown) and "a 8" not in said
+        assert said.endswith(" moves" if num_digits == 1 else " move")
     if num_digits == 1:
         digits = [int(train.state(i).digits[0]) for i in range(2000)]
         assert stats.chisquare(np.bincount(digits, minlength=10)).pvalue > 0.01
