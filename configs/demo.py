@@ -2,10 +2,10 @@
 
     python -m vdm compare --config=configs/demo.py --workdir=runs/demo
 
-A quarter of an hour on two cores; each trained arm should reach 40 % valid clips or more (the README has the last record).
-Two cores are slow, so the world is small (8 frames of 12 x 12, two shapes, three colours, eight directions) and the
-network sees patches of 4 x 4 pixels: 9 positions a frame, where convolutions reach everywhere and attention across frames
-is what learns motion.
+A quarter of an hour on two cores; each trained arm should reach 40 % valid clips or more (the last record is in the
+README). Two cores are slow, so the world is small (8 frames of 12 x 12, two shapes, three colours, eight directions)
+and the network sees patches of 4 x 4 pixels: 9 positions a frame, where convolutions reach everywhere and attention
+across frames is what learns motion.
 """
 
 from ml_collections import ConfigDict
