@@ -139,7 +139,7 @@ def _objective() -> ConfigDict:
     #   min_snr: min(SNR, gamma)^power on the x0 error
     objective.weighting.min_snr = ConfigDict()  # Hang et al. 2023
     objective.weighting.min_snr.gamma = 5.0
-    objective.weighting.min_snr.power = 1.0  # in [0, 1]; less than 1: between the x0 error and min-SNR
+    objective.weighting.min_snr.power = 1.0  # in (0, 1]; less than 1: between the x0 error and min-SNR
 
     objective.times = ConfigDict()  # the measure of noise levels
     objective.times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule)

@@ -12,19 +12,22 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 
 
-def outcomes(module: str) -> dict[str, str | None]:
-    """What each check of a module ended with: its error as text, or None."""
+def outcomes(module: str, names: Sequence[str]) -> dict[str, str | None]:
+    """What each check of a module ended with: its error as text, or None. `names` must be those of all its checks."""
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     command = [sys.executable, "-m", "tests.eight_devices", module]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    errors = json.loads(done.stdout)
+    assert set(errors) == set(names), "a check is asserted by no test"
+    return errors
 
 
 def main(module: str) -> None:

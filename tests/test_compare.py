@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -22,6 +23,14 @@ from tests.test_train import REPOSITORY, assert_bitwise_equal, saved_state
 from vdm import compare, evaluate, sample, train
 from vdm.records import record
 from vdm.runtime import checkpoints, processes
+
+CHILDREN = "/proc/{pid}/task/{pid}/children"
+
+
+def read_record(folder):
+    found = record.read(folder)
+    assert found is not None
+    return found
 
 
 def grid():
@@ -72,6 +81,43 @@ def test_all_arms_start_from_the_same_parameters_and_noise(compared):
     assert correlation > 0.9 > other
 
 
+def test_seeds_are_compared_seed_by_seed(compared):
+    config = grid()
+    config.compare.seeds = (3, 4)
+    cells = list(compare.cells(config, epath.Path("nowhere")))
+    names = [(compare.name_of(one, config), compare.name_of(two, config)) for one, two in compare.pairs(cells)]
+    assert names == [("ddpm_seed_3", "vp_seed_3"), ("ddpm_seed_4", "vp_seed_4")]
+    ddpm, vp, untrained = (arm.record for arm in compared[1].arms)
+    records = {
+        "ddpm": [with_valid(ddpm, share) for share in (0.6, 0.5)],
+        "vp": [with_valid(vp, share) for share in (0.5, 0.45)],
+        "untrained": [untrained] * 2,
+    }
+    (said,) = compare.over_seeds(config, records)  # of two numbers the standard error is half of their difference
+    assert said == "valid clips, ddpm minus vp, by seed: +10.0%, +5.0%; mean +7.5%, standard error 2.5%."
+    assert not list(compare.over_seeds(grid(), {"ddpm": [ddpm], "vp": [vp], "untrained": [untrained]}))
+
+
+def test_runs_of_several_seeds_make_one_report(tmp_path):
+    config = grid()
+    config.compare.seeds, config.compare.arms = (3, 4), ("untrained",)  # without training, which is long
+    done = compare.compare(config, tmp_path)
+    assert [(arm.name, arm.title) for arm in done.arms] == [
+        ("untrained_seed_3", "Untrained, seed 3"),
+        ("untrained_seed_4", "Untrained, seed 4"),
+    ]
+    assert [arm.record.seeds["config"] for arm in done.arms] == [3, 4]
+    assert "Every arm was run with 2 seeds." in done.notes
+
+
+def with_valid(run, share):
+    metrics = [
+        dataclasses.replace(metric, value=share, low=share, high=share) if metric.name == evaluate.VALID else metric
+        for metric in run.metrics
+    ]
+    return dataclasses.replace(run, metrics=tuple(metrics))
+
+
 def test_lines_that_are_not_passed_are_marked(compared):
     _, done = compared
     passed = {(line.what, line.arm): line.passed for line in done.pass_lines}
@@ -97,6 +143,7 @@ def test_an_arm_that_changes_an_unknown_key_is_refused_before_any_is_trained(tmp
 
 
 @pytest.mark.feature("R7")
+@pytest.mark.skipif(not Path(CHILDREN.format(pid=os.getpid())).exists(), reason="it looks for orphans in Linux's /proc")
 def test_a_comparison_that_was_stopped_and_killed_ends_with_the_same_bits(tmp_path):
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     places = [killed / arm / "seed_0" for arm in ("ddpm", "vp")]
@@ -105,9 +152,12 @@ def test_a_comparison_that_was_stopped_and_killed_ends_with_the_same_bits(tmp_pa
     # how far the arms came depends on the machine: both go on beyond either
     config = pair(num_steps=4 + max(checkpoints.saved_steps(place / "checkpoints")[-1] for place in places))
     assert compare.compare(config, killed) is not None
-    cell = next(iter(compare.cells(config, epath.Path(straight))))
-    assert compare.run_all([cell], at_once=2)  # in a process of as many cores: their number may change the sums' bits
-    assert_bitwise_equal(saved_state(cell.config, places[0]), saved_state(cell.config, cell.folder))
+    grid = list(compare.cells(config, epath.Path(straight)))
+    assert compare.run_all(grid, at_once=2)  # in processes of as many cores: their number may change the sums' bits
+    for cell, place in zip(grid, places, strict=True):
+        steps = [start.step for start in read_record(place).starts]
+        assert 0 == steps[0] < steps[1] < steps[2], "a start did not go on from the one before"
+        assert_bitwise_equal(saved_state(cell.config, place), saved_state(cell.config, cell.folder))
 
 
 def pair(num_steps):
@@ -134,19 +184,39 @@ def interrupt(folder, places, how: signal.Signals, code: int) -> None:
     before = saved()
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen([sys.executable, str(program), str(folder)], cwd=REPOSITORY, env=environment)
+    try:
+        wait_until(
+            lambda: process.poll() is not None or all(now != old for now, old in zip(saved(), before, strict=True)),
+            lambda: f"no checkpoint; the arms said: {[processes.last_line(place / 'log.txt') for place in places]}",
+        )
+        assert process.poll() is None, f"it ended by itself, with {process.returncode}"
+        arms = children(process.pid)
+        assert len(arms) >= len(places)
+        process.send_signal(how)
+        assert process.wait(timeout=120) == code
+    finally:
+        process.kill()  # the arms end with it
+        process.wait()
+    wait_until(lambda: not any(alive(arm) for arm in arms), lambda: "an arm outlived its parent")
+
+
+def wait_until(condition, failure) -> None:
     deadline = time.monotonic() + 240
-    while any(now == old for now, old in zip(saved(), before, strict=True)):
-        logs = [processes.last_line(Path(place) / "log.txt") for place in places]
-        assert process.poll() is None, f"it ended with {process.returncode}; the arms said: {logs}"
-        assert time.monotonic() < deadline, f"no checkpoint was written; the arms said: {logs}"
+    while not condition():
+        assert time.monotonic() < deadline, failure()
         time.sleep(0.05)
-    process.send_signal(how)
-    assert process.wait() == code
-    last = None
-    while (now := saved()) != last:  # an arm that outlives its parent would save for ever, a checkpoint a second
-        assert time.monotonic() < deadline, "a child outlived its parent"
-        last = now
-        time.sleep(10 * processes.POLL_SECONDS)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(CHILDREN.format(pid=pid)).read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and is not yet collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_run_that_fails_in_its_process_says_why(tmp_path):

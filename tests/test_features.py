@@ -73,16 +73,18 @@ def test_every_row_of_the_field_is_named_once():
     assert len(set(features.NAMES.values())) == 125
 
 
-def test_the_readmes_table_is_written_between_its_markers_and_checked_by_id_and_name():
+def test_the_readmes_table_is_written_between_its_markers_and_checked_row_by_row():
     written = features.replace_block(README, features.BLOCK, features.readme_table(OUTCOMES))
     assert written.startswith("# Title\n\n") and written.endswith("\n\nmore\n") and "old" not in written
     assert "| R9 | reproducible configs with an identity | [identity](tests/records/test_identity.py) |" in written
     assert features.worst(OUTCOMES["O11"].values()) == "failed"
     assert features.stale(written, OUTCOMES) == []
     assert features.stale(written, {"R9": OUTCOMES["R9"]}) == [
-        "the README lists O11 DDPM and SDE as two configs of one objective, which no test proves"
+        "the README lists O11 DDPM and SDE as two configs of one objective "
+        "[objectives](tests/diffusion/test_objectives.py), which no test proves"
     ]
-    assert features.stale(written, OUTCOMES | {"S1": {"x": "passed"}}) == ["the README lacks S1 ancestral DDPM sampler"]
+    more = OUTCOMES | {"S1": {"tests/x.py::test_x": "passed"}}
+    assert features.stale(written, more) == ["the README lacks S1 ancestral DDPM sampler [x](tests/x.py)"]
     assert len(features.stale(written.replace("reproducible configs", "configs"), OUTCOMES)) == 2
 
 

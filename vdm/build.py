@@ -2,7 +2,8 @@
 refused here, before any compute is spent.
 
 To add a schedule, target, weighting, measure, sampler, network, source or optimiser: write it in its room, give it a
-line in the table below and, where it has options, a sub-dict of them in configs/base.py.
+line in its table (below; targets and weightings have theirs beside them) and, where it has options, a sub-dict of them
+in configs/base.py.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import itertools
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -180,7 +180,7 @@ def assemble(config: Config, grid: list[Cell], records: dict[str, list[Record]])
         comparisons=tuple(differences(grid, config, samples, oracle)),
         correlations=tuple(correlations(grid, config, samples)),
         pass_lines=tuple(lines),
-        notes=notes(config, grid),
+        notes=(*notes(config, grid), *over_seeds(config, records)),
     )
 
 
@@ -276,9 +276,27 @@ def notes(config: Config, grid: list[Cell]) -> tuple[str, ...]:
     return (
         f"The arms differ in {', '.join(differing)}; all else is the same: data and their order, noise, network, "
         "budget, and the noise that clip i is drawn from.",
-        "The intervals are over samples of these networks; they do not know how much another seed would change.",
-        "One seed is a demonstration, not a result." if seeds == 1 else f"Every arm was trained with {seeds} seeds.",
+        'The intervals, and "separated", are about samples of these networks; they do not know how much another seed '
+        "would change.",
+        "One seed is a demonstration, not a result." if seeds == 1 else f"Every arm was run with {seeds} seeds.",
     )
+
+
+def over_seeds(config: Config, records: Mapping[str, list[Record]]) -> Iterator[str]:
+    """How the shares of valid clips of each two trained arms differ from seed to seed; nothing for a single seed."""
+    if len(config.compare.seeds) == 1 or build.oracle(config) is None:
+        return
+    shares = {
+        name: [metric.value for record in runs for metric in record.metrics if metric.name == evaluate.VALID]
+        for name, runs in records.items()
+        if runs[0].num_steps
+    }
+    for one, two in itertools.combinations(shares, 2):
+        apart = [first - second for first, second in zip(shares[one], shares[two], strict=True)]
+        yield (
+            f"{evaluate.VALID}, {one} minus {two}, by seed: {', '.join(f'{value:+.1%}' for value in apart)}; "
+            f"mean {np.mean(apart):+.1%}, standard error {np.std(apart, ddof=1) / len(apart) ** 0.5:.1%}."
+        )
 
 
 def command() -> str:

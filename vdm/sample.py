@@ -11,6 +11,7 @@ Example: python -m vdm sample --config=configs/demo.py --workdir=runs/shapes --n
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
 import jax
@@ -27,7 +28,7 @@ from vdm.runtime import checkpoints, random
 from vdm.runtime import mesh as meshes
 from vdm.runtime.random import Purpose
 from vdm.runtime.state import abstract_state
-from vdm.types import Condition, Config, Params, Video
+from vdm.types import BATCH_AXES, Condition, Config, Params, Video
 
 OPTIONS = (
     ("num_clips", 16, "clips to draw"),
@@ -73,7 +74,7 @@ def _without(config):
 
 def make_draw(experiment: build.Experiment) -> Callable[[Params, int], Clips]:
     """The function from parameters and a number of clips to clips 0, 1, ..., drawn in batches as for evaluation."""
-    ways = experiment.mesh.shape["data"] * experiment.mesh.shape["fsdp"]
+    ways = math.prod(experiment.mesh.shape[axis] for axis in BATCH_AXES)
     sampler = make_sampler(experiment)
 
     def draw(params: Params, num_clips: int) -> Clips:

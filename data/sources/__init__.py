@@ -1,4 +1,5 @@
-"""What a source of clips is. A source is a file of this folder, with a function that returns its `Splits`.
+"""What a source of clips is. A source is a file of this folder, with a function that returns its `Splits`, or
+a `World` from which `simulated.splits` makes them.
 
 Sources are numpy alone: they also run in worker processes, which must never touch JAX. Normalisation to [-1, 1] is the
 device's work.

@@ -4,6 +4,7 @@ Most expectations are exact: the loss of a linear network is quadratic, and `mom
 """
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -41,8 +42,8 @@ class Flow:
         return jnp.log(t)
 
 
-def made(weighting):
-    return WEIGHTINGS[weighting](**OPTIONS.get(weighting, {}))
+def made(weighting, **options):
+    return WEIGHTINGS[weighting](**(options or OPTIONS.get(weighting, {})))
 
 
 def objective(schedule=VP, target="noise", weighting="simple", times=None):
@@ -211,6 +212,22 @@ def test_every_row_has_its_published_weight_on_the_noise_error(schedule, target,
     np.testing.assert_allclose(losses.loss / losses.noise_error, expected * np.ones(3), rtol=5e-4)
 
 
+@pytest.mark.parametrize("target", ["x0", "v", "noise"])
+def test_min_snr_is_the_published_weight(target):
+    """Hang et al. 2023, section 3.4, gamma 5: min(SNR, 5) on the x0 error, min(SNR, 5)/SNR on the noise error, and
+    min(SNR, 5)/(SNR + 1) on the v error, of a network that says zero, whose error of each target is known.
+    """
+    t = np.array([0.02, 0.3, 0.9], np.float32)
+    built = dataclasses.replace(objective(VP, target), weighting=made("min_snr", gamma=5.0, power=1.0))
+    losses = design_losses(built, lambda xt, log_snr: Prediction(0.0 * xt), t)
+    snr = 1.0 / np.expm1(0.1 * t + 9.95 * t**2)
+    assert snr[0] > 5 > snr[1]
+    signal = snr / (1.0 + snr)  # alpha^2
+    error = {"x0": VIDEO.variance, "noise": 1.0, "v": signal + (1.0 - signal) * VIDEO.variance}[target]
+    weight = np.minimum(snr, 5.0) / {"x0": 1.0, "noise": snr, "v": snr + 1.0}[target]
+    np.testing.assert_allclose(losses.loss, weight * error, rtol=5e-4)
+
+
 @pytest.mark.feature("O11")
 def test_discrete_loss_is_the_sde_loss_at_matched_log_snr():
     discrete, continuous = (objective(schedule, "v", "simple") for schedule in (DDPM, VP))
@@ -351,7 +368,7 @@ def test_error_identities(target):
 
 
 @pytest.mark.feature("O12")
-@pytest.mark.parametrize("weighting", ["simple", "likelihood"])
+@pytest.mark.parametrize("weighting", ["simple", "likelihood", "min_snr"])
 def test_gradients_are_equal_where_weights_are_matched(weighting):
     with jax.enable_x64(True):
         x0, noise = VIDEO.moment_design()
@@ -400,8 +417,11 @@ def test_no_signal_at_all_is_fine_for_v_and_x0(target, weighting, factor):
         (lambda: objective(Flow(), "v", "likelihood"), "weighting likelihood is not finite on the error of v"),
         (lambda: objective(DDPM, times=Grid(500)), "num_steps is 500, but the schedule is a chain of 1000"),
         (lambda: Objective(VP, TARGETS["v"], made("unit"), Uniform(1e-3), 0.0), "data_std must be positive"),
-        (lambda: WEIGHTINGS["min_snr"](gamma=0.0, power=1.0), "gamma > 0"),
-        (lambda: WEIGHTINGS["min_snr"](gamma=5.0, power=2.0), r"power in \[0, 1\]"),
+        (lambda: objective(Flow(), "v", "min_snr"), "at t = 1 weighting min_snr gives no weight"),
+        *(
+            (functools.partial(made, "min_snr", gamma=gamma, power=power), r"gamma > 0 and power in \(0, 1\]")
+            for gamma, power in ((0.0, 1.0), (-1.0, 1.0), (5.0, 0.0), (5.0, -0.5), (5.0, 2.0))
+        ),
         (lambda: Uniform(1.0), r"times.uniform.min must be in \[0, 1\)"),
         (lambda: Grid(0), "at least 1"),
     ],

@@ -8,17 +8,16 @@ import pytest
 from tests import eight_devices
 from vdm.nets.fold import fold, unfold
 
+CHECKS = ("fold_moves_nothing", "a_split_network_is_the_network", "what_the_mesh_does_not_divide_is_refused")
+
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return eight_devices.outcomes("tests.nets.on_eight_devices")
+    return eight_devices.outcomes("tests.nets.on_eight_devices", CHECKS)
 
 
 @pytest.mark.feature("A1")
-@pytest.mark.parametrize(
-    "check",
-    ["fold_moves_nothing", "a_split_network_is_the_network", "what_the_mesh_does_not_divide_is_refused"],
-)
+@pytest.mark.parametrize("check", CHECKS)
 def test_on_eight_devices(outcomes, check):
     assert outcomes[check] is None, outcomes[check]
 

@@ -150,6 +150,23 @@ def test_a_report_needs_arms_that_can_stand_side_by_side(the_report):
         dataclasses.replace(the_report, arms=(first, unlike), comparisons=(), correlations=())
 
 
+@pytest.mark.feature("O20")
+def test_a_run_of_another_seed_is_compared_where_each_was_measured_with_its_own(the_report):
+    def arm(number, own, measured):
+        one = the_report.arms[number]
+        metric = one.record.metrics[0]
+        metric = dataclasses.replace(metric, protocol=metric.protocol | {"seed": measured})
+        changed = dataclasses.replace(one.record, seeds={"config": own}, metrics=(metric,))
+        return dataclasses.replace(one, record=changed)
+
+    def compare(*arms):
+        return dataclasses.replace(the_report, arms=arms, comparisons=(), correlations=())
+
+    assert len(compare(arm(0, own=0, measured=0), arm(1, own=1, measured=1)).arms) == 2
+    with pytest.raises(ValueError, match=r"unlike protocols .*protocol\.seed"):
+        compare(arm(0, own=0, measured=0), arm(1, own=0, measured=1))
+
+
 def test_a_number_that_is_not_one_writes_no_report(the_report, tmp_path):
     with pytest.raises(ValueError, match=r"report\.json\.timings\.total is nan"):
         report.write(tmp_path, dataclasses.replace(the_report, timings={"total": float("nan")}))

@@ -64,7 +64,7 @@ def test_paired_intervals_cover_as_often_as_they_say(interval):
         if interval == "proportion":
             difference = statistics.paired_proportion_difference(first, second)
         else:
-            difference = statistics.paired_mean_difference(first.astype(float), second.astype(float), seed=0)
+            difference = statistics.mean(first.astype(float) - second.astype(float), seed=0)
         truth = stats.norm.sf(0.3 / np.sqrt(2)) - stats.norm.sf(-0.1 / np.sqrt(2))
         hits += difference.low <= truth <= difference.high
     assert abs(hits / 400 - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 400)

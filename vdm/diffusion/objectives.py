@@ -50,7 +50,8 @@ class Objective:
 
     Raises:
       ValueError: data_std is not positive; the measure's grid is not the schedule's; or some level that the measure
-        visits has no noise at all, does not let the target determine x0, or has a factor that is not finite.
+        visits has no noise at all, does not let the target determine x0, gets no weight from the weighting (min-SNR
+        without any signal), or has a factor that is not finite.
     """
 
     schedule: Schedule
@@ -160,11 +161,13 @@ def _check_levels(objective: Objective) -> None:
     t = np.linspace(objective.times.smallest, 1.0, _CHECKED_LEVELS, dtype=np.float32)
     with jax.ensure_compile_time_eval():
         tried = _tried(objective.schedule, objective.target, objective.weighting, jnp.asarray(t[:, None]))
-        log_snr, leverage, factor = (np.asarray(values)[:, 0] for values in tried)
+        log_snr, leverage, log_weight, factor = (np.asarray(values)[:, 0] for values in tried)
     name = objective.target.name
     faults = {
         "there is no noise (log-SNR is not below infinity); raise times.uniform.min": ~(log_snr < np.inf),
         f"{name} does not determine x0; predict v or x0": ~np.isfinite(leverage),
+        f"weighting {objective.weighting.name} gives no weight; take another weighting, or a schedule that keeps some"
+        " signal": log_weight == -np.inf,
         f"weighting {objective.weighting.name} is not finite on the error of {name}; take another weighting or target,"
         " or raise times.uniform.min": ~np.isfinite(factor),
     }
@@ -174,8 +177,9 @@ def _check_levels(objective: Objective) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("target", "weighting"))
-def _tried(schedule: Schedule, target: Target, weighting: Weighting, t: Time) -> tuple[Time, Time, Time]:
-    """(log-SNR, log leverage of the target, factor on its error)."""
+def _tried(schedule: Schedule, target: Target, weighting: Weighting, t: Time) -> tuple[Time, Time, Time, Time]:
+    """(log-SNR, log leverage of the target, log weight, factor on the target's error)."""
     level = schedules.level(schedule, t)
     log_factor = weightings.log_factor(weighting, target, schedule, t, level)
-    return level.log_snr, targets.log_leverage(target, level), jnp.exp(log_factor)
+    log_weight = weighting.log_weight(schedule, t)
+    return level.log_snr, targets.log_leverage(target, level), log_weight, jnp.exp(log_factor)

@@ -67,14 +67,15 @@ def likelihood() -> Weighting:
 def min_snr(gamma: float, power: float) -> Weighting:
     """min(SNR, gamma)^power on the x0 error.
 
-    With power 1 min-SNR (Hang et al. 2023, arXiv 2303.09556). Less flattens it: at power 0 it is 1 on the x0 error, at
-    1/2 it stands half-way to the noise error on a logarithmic scale, up to gamma.
+    With power 1 min-SNR (Hang et al. 2023, arXiv 2303.09556). Less flattens it towards 1 on the x0 error: at 1/2 it
+    stands half-way to the noise error on a logarithmic scale, up to gamma. Levels without any signal get no weight,
+    so an objective that visits one is refused.
 
     Raises:
-      ValueError: gamma is not positive, or power not in [0, 1].
+      ValueError: gamma is not positive, or power not in (0, 1].
     """
-    if gamma <= 0 or not 0 <= power <= 1:
-        raise ValueError(f"weighting.min_snr needs gamma > 0 and power in [0, 1], got {gamma:g} and {power:g}")
+    if gamma <= 0 or not 0 < power <= 1:
+        raise ValueError(f"weighting.min_snr needs gamma > 0 and power in (0, 1], got {gamma:g} and {power:g}")
     return Weighting("min_snr", X0, _ClippedSnr(gamma, power))
 
 

@@ -145,7 +145,7 @@ def _require_same_protocols(arms: tuple[Arm, ...]) -> None:
     for arm in arms:
         for metric in arm.record.metrics:
             other, first = seen.setdefault(metric.name, (arm, metric))
-            old, new = _protocol(first), _protocol(metric)
+            old, new = _protocol(other, first), _protocol(arm, metric)
             if old != new:
                 lines = "; ".join(identity.differences(old, new))
                 raise ValueError(
@@ -154,5 +154,9 @@ def _require_same_protocols(arms: tuple[Arm, ...]) -> None:
                 )
 
 
-def _protocol(metric: Metric) -> Mapping[str, Any]:
-    return {"protocol": metric.protocol, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
+def _protocol(arm: Arm, metric: Metric) -> Mapping[str, Any]:
+    """What must agree. A run measured with its own seed is a repetition of one that was measured with its own."""
+    protocol = dict(metric.protocol)
+    if "seed" in protocol and protocol["seed"] == arm.record.seeds.get("config"):
+        protocol["seed"] = "the run's"
+    return {"protocol": protocol, "unit": metric.unit, "higher_is_better": metric.higher_is_better}

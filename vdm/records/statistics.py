@@ -82,16 +82,6 @@ def paired_proportion_difference(
     return Interval(difference, difference - below, difference + above)
 
 
-def paired_mean_difference(
-    first: Float[np.ndarray, " samples"],
-    second: Float[np.ndarray, " samples"],
-    seed: int,
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """The mean of `first` minus that of `second`: percentile bootstrap over pairs (Efron & Tibshirani 1993, ch. 13)."""
-    return mean(first - second, seed, confidence)
-
-
 def mean(values: Float[np.ndarray, " samples"], seed: int, confidence: float = CONFIDENCE) -> Interval:
     """The mean with its percentile bootstrap interval.
 

@@ -62,15 +62,16 @@ def check_divides(mesh: Mesh, *, batch_size: int, num_frames: int) -> None:
     Raises:
       ValueError: if data x fsdp does not divide the batch size, or frames the number of frames.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if batch_size % ways:
         raise ValueError(
-            f"a batch of {batch_size} clips cannot be split over data x fsdp = {ways} devices; "
+            f"a batch of {batch_size} clips cannot be split over {' x '.join(BATCH_AXES)} = {ways} devices; "
             f"use a multiple of {ways} or a mesh with fewer devices along these axes"
         )
-    if num_frames % mesh.shape["frames"]:
+    frame_ways = math.prod(mesh.shape[axis] for axis in FRAME_AXES)
+    if num_frames % frame_ways:
         raise ValueError(
-            f"{num_frames} frames cannot be split over {mesh.shape['frames']} devices; "
+            f"{num_frames} frames cannot be split over {frame_ways} devices; "
             "use a multiple of it or a smaller config.run.mesh.frames"
         )
 
