@@ -14,7 +14,7 @@ help:
 	@echo "make test      the tests that every change must pass"
 	@echo "make test-all  these and the long ones"
 	@echo "make features  which feature is proved by which test, and did it pass; writes the README's table"
-	@echo "make lint      ruff and pyright"
+	@echo "make lint      ruff, pyright, and whether the tables in the READMEs are those of the records"
 	@echo "make lock      compile the lock files from their .in files (needs uv)"
 
 $(INSTALLED): requirements.txt
@@ -50,6 +50,7 @@ lint: $(LINT)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 	$(PY) -m tests.features --check
+	$(PY) -m experiments.demo.publish --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .

@@ -8,9 +8,13 @@ and the network sees patches of 4 x 4 pixels: 9 positions a frame, where convolu
 across frames is what learns motion.
 """
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from configs import base
+
+HEALTHY = Path(__file__).parents[1] / "experiments" / "demo" / "records" / "bands.json"
 
 
 def get_config() -> ConfigDict:
@@ -46,4 +50,5 @@ def get_config() -> ConfigDict:
         )
     config.compare.parallel = 2  # an arm a core
     config.compare.arms = ("ddpm", "vp_sde", "untrained")
+    config.compare.bands = str(HEALTHY)
     return config

@@ -1,10 +1,16 @@
-"""Publishes a comparison of configs/demo.py: its record, a picture of its samples, and the README's table.
+"""Publishes comparisons of configs/demo.py: their records and the tables made from these.
 
-python -m experiments.demo.publish runs/demo
+    python -m experiments.demo.publish runs/demo    copies the record of a comparison and writes its table
+    python -m experiments.demo.publish --check      fails where a record is not of the config as it is, or a table not
+                                                    of its record
+
+One seed is what `make demo` runs: its table and a picture of its samples go into the repository's README. The table of
+several seeds goes into the README of this folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,16 +22,19 @@ from etils import epath
 from configs import demo
 from data import video_io
 from vdm import build, compare
+from vdm.records import identity
 from vdm.records.readme import replace_block
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parents[1] / "README.md"
+ONE_SEED, SEEDS = "demo", "seeds"  # the blocks of the pages
+RECORDS = {ONE_SEED: HERE / "records" / "report.json", SEEDS: HERE / "records" / "seeds.json"}
+PAGES = {ONE_SEED: HERE.parents[1] / "README.md", SEEDS: HERE / "README.md"}
 NUM_SHOWN = 2  # clips of the data and of each arm in the picture
 METRICS = ("valid clips", "direction total variation")
 
 
-def table(report: dict[str, Any]) -> str:
-    """The arms with their metrics and seconds, what separates them, and where it ran, as Markdown."""
+def table(report: dict[str, Any], link: str) -> str:
+    """The arms with metrics and seconds, what separates them and where it ran, as Markdown; `link` is to the record."""
     rows = [
         "| arm | steps | valid clips (95 %) | direction total variation | compile + train, s |",
         "|---|---|---|---|---|",
@@ -59,9 +68,10 @@ def table(report: dict[str, Any]) -> str:
     start = report["arms"][0]["record"]["starts"][-1]["environment"]
     lines.append(
         f"Measured on {start['num_cpus']} CPU cores with jax {start['versions']['jax']}, Python "
-        f"{start['versions']['python']}; from [the record](experiments/demo/records/report.json)."
+        f"{start['versions']['python']}; from [the record]({link})."
     )
-    return "\n".join([*rows, "", "\n".join(lines)])
+    _, *notes = report["notes"]  # the first lists the arms' differing keys
+    return "\n".join([*rows, "", *lines, "", *notes])
 
 
 def picture(workdir: Path) -> bytes:
@@ -72,13 +82,55 @@ def picture(workdir: Path) -> bytes:
     return video_io.encode_png(video_io.contact_sheet(np.concatenate([real, *arms])))
 
 
-def main(workdir: Path) -> None:
+def require_demo(report: dict[str, Any], where: Path) -> set[int]:
+    """The seeds of a report; exits unless each of its runs is that of an arm of configs/demo.py, to the last step."""
+    config = demo.get_config()
+    config.compare.seeds = tuple(sorted({arm["record"]["seeds"]["config"] for arm in report["arms"]}))
+    expected = {
+        (identity.identity_hash(cell.config), cell.config.run.num_steps)
+        for cell in compare.cells(config, epath.Path(where))
+    }
+    if expected != {(arm["record"]["identity_hash"], arm["record"]["num_steps"]) for arm in report["arms"]}:
+        sys.exit(f"{where} is no comparison of configs/demo.py as it is now: run it again, or undo the change")
+    return set(config.compare.seeds)
+
+
+def page(name: str) -> str:
+    """The page of a block, with the table of the block's record in it."""
+    record, path = RECORDS[name], PAGES[name]
+    made = table(json.loads(record.read_text()), record.relative_to(path.parent).as_posix())
+    return replace_block(path.read_text(), name, made)
+
+
+def publish(workdir: Path) -> None:
     text = (workdir / "report.json").read_text()
-    (HERE / "records").mkdir(exist_ok=True)
-    (HERE / "records" / "report.json").write_text(text)
-    (HERE / "samples.png").write_bytes(picture(workdir))
-    README.write_text(replace_block(README.read_text(), "demo", table(json.loads(text))))
+    seeds = require_demo(json.loads(text), workdir / "report.json")
+    name = ONE_SEED if seeds == set(demo.get_config().compare.seeds) else SEEDS
+    shown = picture(workdir) if name == ONE_SEED else None
+    RECORDS[name].parent.mkdir(exist_ok=True)
+    RECORDS[name].write_text(text)
+    PAGES[name].write_text(page(name))
+    if shown is not None:
+        (HERE / "samples.png").write_bytes(shown)
+
+
+def check() -> None:
+    for name, path in PAGES.items():
+        if not RECORDS[name].exists():
+            sys.exit(f"{RECORDS[name]} is missing: {HERE / 'README.md'} has the commands that make and publish it")
+        require_demo(json.loads(RECORDS[name].read_text()), RECORDS[name])
+        if path.read_text() != page(name):
+            sys.exit(f"the table {name!r} in {path} is not that of {RECORDS[name]}: publish again, or undo the edit")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("workdir", nargs="?", type=Path, help="of a finished comparison of configs/demo.py")
+    what.add_argument("--check", action="store_true", help="compare only; write nothing")
+    given = parser.parse_args()
+    check() if given.check else publish(given.workdir)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
