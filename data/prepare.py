@@ -86,14 +86,6 @@ def _features(source: Source):
     return tfds.features.FeaturesDict(features)
 
 
-def _make_moving_shapes(size: Options, num: Options, options: Options) -> Splits:
-    return simulated.splits(moving_shapes.World(**size, **options), **num)
-
-
-def _make_moving_digits(size: Options, num: Options, options: Options) -> Splits:
-    return simulated.splits(moving_digits.World(**size, **options), **num)
-
-
 def _make_folder(size: Options, num: Options, options: Options) -> Splits:
     clips = ClipSampler(size.pop("num_frames"), stride=options.pop("frame_stride", 1))
     return folder.splits(clips=clips, **size, **options)
@@ -107,13 +99,19 @@ class _Kind:
     options: tuple[str, ...]
 
 
-def _world_options(world: type) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(world) if f.name not in ("num_frames", "height", "width"))
+def _simulated(world: type) -> _Kind:
+    """The splits of a world, with all of its options."""
+
+    def make(size: Options, num: Options, options: Options) -> Splits:
+        return simulated.splits(world(**size, **options), **num)
+
+    names = (field.name for field in dataclasses.fields(world))
+    return _Kind(make, tuple(name for name in names if name not in ("num_frames", "height", "width")))
 
 
 SOURCES = {
-    "moving_shapes": _Kind(_make_moving_shapes, _world_options(moving_shapes.World)),
-    "moving_digits": _Kind(_make_moving_digits, _world_options(moving_digits.World)),
+    "moving_shapes": _simulated(moving_shapes.World),
+    "moving_digits": _simulated(moving_digits.World),
     "folder": _Kind(_make_folder, ("path", "cache", "frame_stride", "validation_fraction")),
 }
 

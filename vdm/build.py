@@ -215,21 +215,14 @@ def _sampler(config: Config, schedule: schedules.Schedule) -> Sampler:
     return Sampler(choose(SAMPLERS, config, "sampler"), times, config.clip)
 
 
-def _world(config: Config) -> moving_shapes.World:
-    options = {name: value for name, value in config.moving_shapes.items() if name not in _SPLIT_SIZES}
-    return moving_shapes.World(config.num_frames, config.height, config.width, **options)
+def _world(config: Config) -> Any:
+    options = {name: value for name, value in config[config.name].items() if name not in _SPLIT_SIZES}
+    return WORLDS[config.name](config.num_frames, config.height, config.width, **options)
 
 
-def _moving_shapes(config: Config) -> Splits:
-    sizes = {name: config.moving_shapes[name] for name in _SPLIT_SIZES}
+def _simulated(config: Config) -> Splits:
+    sizes = {name: config[config.name][name] for name in _SPLIT_SIZES}
     return simulated.splits(_world(config), **sizes, seed=config.seed)
-
-
-def _moving_digits(config: Config) -> Splits:
-    sizes = {name: config.moving_digits[name] for name in _SPLIT_SIZES}
-    options = {name: value for name, value in config.moving_digits.items() if name not in _SPLIT_SIZES}
-    world = moving_digits.World(config.num_frames, config.height, config.width, **options)
-    return simulated.splits(world, **sizes, seed=config.seed)
 
 
 def _folder(config: Config) -> Splits:
@@ -260,7 +253,8 @@ def _unet3d(
 _MEASURED_CLIPS = 64
 _DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
 _SPLIT_SIZES = ("num_train", "num_validation")
-SOURCES = {"moving_shapes": _moving_shapes, "moving_digits": _moving_digits, "folder": _folder, "tfds": _tfds}
+WORLDS = {"moving_shapes": moving_shapes.World, "moving_digits": moving_digits.World}
+SOURCES = {**dict.fromkeys(WORLDS, _simulated), "folder": _folder, "tfds": _tfds}
 NETWORKS = {"unet3d": _unet3d}
 SCHEDULES = {
     "ddpm_linear": schedules.ddpm_linear,

@@ -11,7 +11,6 @@ Example: python -m vdm sample --config=configs/demo.py --workdir=runs/shapes --n
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable
 
 import jax
@@ -74,7 +73,7 @@ def _without(config):
 
 def make_draw(experiment: build.Experiment) -> Callable[[Params, int], Clips]:
     """The function from parameters and a number of clips to clips 0, 1, ..., drawn in batches as for evaluation."""
-    ways = math.prod(experiment.mesh.shape[axis] for axis in BATCH_AXES)
+    ways = meshes.ways(experiment.mesh, BATCH_AXES)
     sampler = make_sampler(experiment)
 
     def draw(params: Params, num_clips: int) -> Clips:

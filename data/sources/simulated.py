@@ -1,6 +1,6 @@
 """Clips of a simulated world, each a function of (world, seed, split, index) alone, whose truth is known.
 
-A world is a file of its own with a `World`; like any source it has a line in `SOURCES` of vdm/build.py.
+A world is a file of its own with a `World`; it has a line in `WORLDS` of vdm/build.py.
 """
 
 from __future__ import annotations

@@ -56,19 +56,23 @@ def _complete(shape: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
     return tuple(num_devices // fixed if size == -1 else size for size in shape)
 
 
+def ways(mesh: Mesh, axes: Sequence[str]) -> int:
+    """Devices along the axes together: into how many parts they split an array."""
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
 def check_divides(mesh: Mesh, *, batch_size: int, num_frames: int) -> None:
     """Refuses a batch that the mesh cannot split evenly.
 
     Raises:
       ValueError: if data x fsdp does not divide the batch size, or frames the number of frames.
     """
-    ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if batch_size % ways:
+    batch_ways, frame_ways = ways(mesh, BATCH_AXES), ways(mesh, FRAME_AXES)
+    if batch_size % batch_ways:
         raise ValueError(
-            f"a batch of {batch_size} clips cannot be split over {' x '.join(BATCH_AXES)} = {ways} devices; "
-            f"use a multiple of {ways} or a mesh with fewer devices along these axes"
+            f"a batch of {batch_size} clips cannot be split over {' x '.join(BATCH_AXES)} = {batch_ways} devices; "
+            f"use a multiple of {batch_ways} or a mesh with fewer devices along these axes"
         )
-    frame_ways = math.prod(mesh.shape[axis] for axis in FRAME_AXES)
     if num_frames % frame_ways:
         raise ValueError(
             f"{num_frames} frames cannot be split over {frame_ways} devices; "
