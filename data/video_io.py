@@ -29,8 +29,9 @@ MIN_SIDE = 128  # pixels; what is smaller on its short side is enlarged when it 
 GAP = 2  # pixels of the original size between the cells of a grid
 GAP_LEVEL = 255  # white
 
+MAX_GIF_FPS = 50  # browsers slow down any frame shown for less than two centiseconds
 _CENTISECONDS = 100  # the clock of the GIF format
-_MAX_GIF_FPS = 50  # browsers slow down any frame shown for less than two centiseconds
+_GIF_PADDING = 4096  # bytes at the end of a file in which its trailer is looked for
 
 
 def to_uint8(video: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
@@ -63,18 +64,22 @@ def iterate_frames(path: str | os.PathLike[str]) -> Iterator[Image]:
         with av.open(name) as container:
             if not container.streams.video:
                 raise ValueError(f"{name} holds no video stream")
+            if container.format.name == "gif":
+                _require_trailer(name)
             yield from _decode(container, name)
     except av.error.FFmpegError as error:
         raise ValueError(f"{name} cannot be decoded as a video: {error}") from error
 
 
 def _decode(container, name: str) -> Iterator[Image]:
-    stream = container.streams.video[
-        0
-    ]  # decoded by one thread: with more, which damage shows would be a matter of luck
-    num_packets, size = 0, None
+    stream = container.streams.video[0]
+    # decoded by one thread: with more, which damage shows would be a matter of luck
+    num_packets, end, slack, size = 0, 0, 0.5, None
     for packet in container.demux(stream):
         num_packets += packet.size > 0
+        if packet.pts is not None:
+            end = max(end, packet.pts + (packet.duration or 0))
+            slack = 0.5 if packet.duration else 1.5  # frames: times are rounded, and a duration may be missing
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise ValueError(f"{name} is damaged: a frame cannot be decoded whole")
@@ -87,8 +92,31 @@ def _decode(container, name: str) -> Iterator[Image]:
             yield np.ascontiguousarray(image)
     if num_packets < stream.frames:  # 0 where the format does not count its frames
         raise ValueError(f"{name} is cut short: it announces {stream.frames} frames and holds {num_packets}")
+    announced, held = _announced_seconds(container), float(end * stream.time_base)
+    if announced and stream.guessed_rate and held + slack / float(stream.guessed_rate) < announced:
+        raise ValueError(f"{name} is cut short: it announces {announced:.2f} seconds and holds {held:.2f}")
     if size is None:
         raise ValueError(f"{name} holds no frame")
+
+
+def _announced_seconds(container) -> float | None:
+    """How long the video of a Matroska or WebM file says it is; they count no frames. None where nothing is said."""
+    if "matroska" not in container.format.name:
+        return None
+    written = container.streams.video[0].metadata.get("DURATION")
+    if written:
+        hours, minutes, seconds = written.split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    alone = len(container.streams) == 1  # else the container is as long as its longest stream, which may be the sound
+    return container.duration / 1e6 if alone and container.duration else None
+
+
+def _require_trailer(name: str) -> None:
+    """A GIF counts neither frames nor seconds, but it ends with a byte of its own, which some programs pad."""
+    with open(name, "rb") as file:
+        file.seek(-min(os.path.getsize(name), _GIF_PADDING), os.SEEK_END)
+        if not file.read().rstrip(b"\0").endswith(b";"):
+            raise ValueError(f"{name} is cut short: the end of a GIF is missing")
 
 
 def frame_rate(path: str | os.PathLike[str]) -> float:
@@ -151,8 +179,8 @@ def encode_gif(frames: Frames, fps: float, *, min_side: int = MIN_SIDE) -> bytes
     second, which viewers do not follow, and for anything but uint8 [frames, height, width, 1 or 3].
     """
     _check(frames, fps)
-    if fps > _MAX_GIF_FPS:
-        raise ValueError(f"a GIF shows at most {_MAX_GIF_FPS} frames per second, got fps={fps}; write an MP4 instead")
+    if fps > MAX_GIF_FPS:
+        raise ValueError(f"a GIF shows at most {MAX_GIF_FPS} frames per second, got fps={fps}; write an MP4 instead")
     images = _palette_images(enlarge(_to_rgb(frames), _factor(frames, min_side)))
     ticks = np.rint(np.arange(len(images) + 1) * _CENTISECONDS / fps).astype(int)
     durations = [int(duration) * 1000 // _CENTISECONDS for duration in np.diff(ticks)]  # milliseconds

@@ -28,7 +28,7 @@ from data.sources import Example, Splits
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".mp4", ".webm", ".gif", ".avi", ".mov", ".mkv", ".m4v")
-DECODING = 1  # goes into the cache's key; another number whenever the same file gives other records
+DECODING = 2  # goes into the cache's key; another number whenever the same file gives other records
 NAMES_SHOWN = 10  # files that a message names before it counts the rest
 
 _FRAMES, _INDEX = "frames.array_record", "index.json"

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from data import video_io
+from tests import webm
 
 
 def _moving_ramp(num_frames=6, height=32, width=48, channels=3):
@@ -191,6 +192,31 @@ def test_cut_and_damaged_videos_are_named(tmp_path):
     starts = rng.integers(3000, len(whole) - 100, size=20)
     hits = messages("hit.mp4", (whole[:start] + rng.bytes(30) + whole[start + 30 :] for start in starts))
     assert any("is damaged" in message for message in hits)
+
+
+@pytest.mark.parametrize("share", [0.35, 0.6, 0.9])
+@pytest.mark.parametrize("kind", ["vp8", "vp9", "gif"])
+def test_cut_webm_and_gif_are_named_though_they_count_no_frames(kind, share, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8)
+    path = tmp_path / ("a.gif" if kind == "gif" else "a.webm")
+    if kind == "gif":
+        path.write_bytes(video_io.encode_gif(noise, 10, min_side=1))
+    else:
+        webm.write(path, noise, codec={"vp8": "libvpx", "vp9": "libvpx-vp9"}[kind])
+    assert len(video_io.read_video(path)[0]) == 20
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match=rf"{path.name} is cut short"):
+        video_io.read_video(path)
+
+
+def test_a_padded_gif_and_a_sound_longer_than_its_video_are_whole(tmp_path):
+    frames = _moving_ramp()
+    path = tmp_path / "a.gif"
+    path.write_bytes(video_io.encode_gif(frames, 10, min_side=1) + bytes(100))
+    assert len(video_io.read_video(path)[0]) == len(frames)
+    webm.write(tmp_path / "a.webm", frames, silence=5.0)
+    assert len(video_io.read_video(tmp_path / "a.webm")[0]) == len(frames)
 
 
 def test_bad_input_of_the_writers_is_explained():
