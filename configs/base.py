@@ -186,7 +186,7 @@ def _optimizer() -> ConfigDict:
 def _evaluation() -> ConfigDict:
     evaluation = ConfigDict()
     evaluation.num_samples = 256  # clips that the samples' metrics are computed from
-    evaluation.num_validation = 256  # clips of the validation split that the losses per level are computed from
+    evaluation.num_validation = 256  # clips of the validation split for the losses per level; 0: all that it has
     evaluation.log_snrs = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # fixed levels of the validation losses
     evaluation.batch_size = 64  # clips at a time
     return evaluation
@@ -218,7 +218,7 @@ def _compare() -> ConfigDict:
     compare.arms = ()  # names of `compare.arm`, in the order of the report
     compare.arm = ConfigDict()  # name -> see `arm`
     compare.parallel = 1  # runs at a time on a CPU, each a process with its share of the cores; 1: one after the other
-    compare.bands = ""  # file of a healthy run's curves, drawn behind the arms'; `compare --write_bands` writes one
+    compare.healthy = ""  # report.json of several seeds of this comparison: its curves are drawn behind the arms'
     compare.num_shown = 8  # clips per arm in the report
     return compare
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-HEALTHY = Path(__file__).parents[1] / "experiments" / "demo" / "records" / "bands.json"
+HEALTHY = Path(__file__).parents[1] / "experiments" / "demo" / "records" / "seeds.json"
 
 
 def get_config() -> ConfigDict:
@@ -50,5 +50,5 @@ def get_config() -> ConfigDict:
         )
     config.compare.parallel = 2  # an arm a core
     config.compare.arms = ("ddpm", "vp_sde", "untrained")
-    config.compare.bands = str(HEALTHY)
+    config.compare.healthy = str(HEALTHY)
     return config

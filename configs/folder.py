@@ -22,5 +22,6 @@ def get_config() -> ConfigDict:
     config.data.folder.flip = True
     config.schedule.name = "cosine"
     config.objective.data_std = 0.5  # of ordinary videos; the error that yours differ names the number to set
+    config.evaluation.num_validation = 0  # all the clips that the folder holds out
     config.run.num_steps = 20_000
     return config

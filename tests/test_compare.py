@@ -93,8 +93,12 @@ def test_seeds_are_compared_seed_by_seed(compared):
         "vp": [with_valid(vp, share) for share in (0.5, 0.45)],
         "untrained": [untrained] * 2,
     }
-    (said,) = compare.over_seeds(config, records)  # of two numbers the standard error is half of their difference
-    assert said == "valid clips, ddpm minus vp, by seed: +10.0%, +5.0%; mean +7.5%, standard error 2.5%."
+    (found,) = compare.over_seeds(config, records)
+    assert (found.first, found.second, found.metric) == ("Discrete DDPM", "VP-SDE", "valid clips")
+    assert found.by_seed == pytest.approx((0.1, 0.05))
+    # of two numbers the standard error is half of their difference, and t(0.975) with 1 degree of freedom is 12.706
+    assert [found.difference.low, found.difference.high] == pytest.approx([0.075 - 0.31766, 0.075 + 0.31766], abs=1e-4)
+    assert found.verdict == "not separated"
     assert not list(compare.over_seeds(grid(), {"ddpm": [ddpm], "vp": [vp], "untrained": [untrained]}))
 
 
@@ -173,7 +177,7 @@ def interrupt(folder, places, how: signal.Signals, code: int) -> None:
     script = (
         "import sys\nfrom tests import test_compare\nfrom vdm import compare\n"
         "if __name__ == '__main__':\n"
-        "    sys.exit(compare.main(test_compare.pair(num_steps=10**6), sys.argv[1], write_bands=''))\n"
+        "    sys.exit(compare.main(test_compare.pair(num_steps=10**6), sys.argv[1]))\n"
     )
     program = folder.parent / "program.py"
     program.write_text(script)

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from data import video_io
+from data.sources import folder as folder_source
 from data.sources import moving_shapes, simulated
+from tests import webm
+from vdm import build
 from vdm.__main__ import VERBS, main
 from vdm.records import record
 
@@ -70,6 +73,39 @@ def test_bad_input_is_answered_before_compute(arguments, answer, capsys, tmp_pat
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "network.name=unet2d",
+        "network.unet3d.norm=layer",
+        "network.label_dropout=0.1",
+        "data.height=9",
+        "schedule.name=linear",
+        "objective.target=epsilon",
+        "objective.weighting.name=p2",
+        "objective.times.name=normal",
+        "optimizer.name=sgd",
+        "sampler.name=pndm",
+        "sampler.spacing=even",
+        "sampler.num_steps=0",
+        "evaluation.log_snrs=(-99.0,)",
+        "run.mesh.fsdp=3",
+    ],
+)
+def test_what_is_wrong_in_a_config_is_said_before_a_folder_is_decoded(change, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_source, "decode", None)  # calling it would fail
+    folder = ("--config.data.name=folder", f"--config.data.folder.path={tmp_path}")
+    assert "error: " in refused(capsys, "train", CONFIG, f"--workdir={tmp_path / 'run'}", *folder, f"--config.{change}")
+
+
+def test_a_work_directory_of_another_run_is_refused_before_a_folder_is_decoded(trained, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_source, "decode", None)
+    folder = ("--config.data.name=folder", f"--config.data.folder.path={tmp_path}")
+    for verb in ("train", "sample", "evaluate"):
+        error = refused(capsys, verb, CONFIG, f"--workdir={trained}", *folder)
+        assert 'data.name: "moving_shapes" -> "folder"' in error
+
+
 def test_a_folder_without_videos_and_clips_longer_than_every_video_are_refused(capsys, tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -91,9 +127,10 @@ def test_it_trains_on_a_folder_of_real_video_files(tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
     source = moving_shapes.World(num_frames=12, height=24, width=32)
-    for number, name in enumerate(("one.mp4", "two.mp4", "three.gif")):
+    write = {"one.mp4": video_io.write, "two.webm": webm.write, "three.gif": video_io.write}
+    for number, name in enumerate(write):
         clip = simulated.splits(source, num_train=3, num_validation=1).train[number]["video"]
-        video_io.write(videos / name, clip, fps=8)
+        write[name](videos / name, clip, fps=8)
     folder = (
         CONFIG,
         f"--workdir={tmp_path / 'run'}",
@@ -101,10 +138,12 @@ def test_it_trains_on_a_folder_of_real_video_files(tmp_path):
         f"--config.data.folder.path={videos}",
     )
     steps = ("--config.run.num_steps=2", "--config.data.folder.frame_stride=2", "--config.objective.data_std=0.9")
+    steps += ("--config.evaluation.num_validation=0",)
     assert run("train", *folder, *steps, "--overfit=2") == 0
     done = record.read(tmp_path / "run")
     assert done is not None and (done.status, done.num_steps) == ("finished", 2)
     assert done.config["data"]["overfit"] == 2
+    assert len(done.level_losses["validation/loss"]) == 2  # taken on the one clip that is held out
     assert run("evaluate", *folder, *steps, "--config.data.overfit=2") == 0
 
 
@@ -116,8 +155,26 @@ def test_a_run_that_is_not_there_cannot_be_sampled(verb, capsys, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    assert run("train", CONFIG, f"--workdir={folder}", "--config.run.num_steps=2") == 0
+    steps = ("--config.run.num_steps=2", "--config.run.checkpoint_every_steps=1")
+    assert run("train", CONFIG, f"--workdir={folder}", *steps) == 0
     return folder
+
+
+def test_too_few_clips_and_frame_rates_that_no_file_has_are_refused_before_sampling(trained, capsys, monkeypatch):
+    monkeypatch.setattr(build, "experiment", None)  # calling it would fail
+    for option, answer in (("--fps=0", "[1, 50]"), ("--fps=51", "[1, 50]"), ("--num_clips=0", "at least 1")):
+        assert answer in refused(capsys, "sample", CONFIG, f"--workdir={trained}", option)
+
+
+def test_an_older_checkpoint_is_sampled_at_the_rate_that_was_asked_for(trained, capsys):
+    steps = ("--config.sampler.num_steps=3", "--num_clips=2")
+    assert run("sample", CONFIG, f"--workdir={trained}", "--checkpoint_step=1", "--fps=25", *steps) == 0
+    assert "2 clips of step 1" in capsys.readouterr().out
+    assert video_io.frame_rate(trained / "samples" / "00000001" / "samples.mp4") == 25
+    assert "only of the steps [1, 2]" in refused(
+        capsys, "sample", CONFIG, f"--workdir={trained}", "--checkpoint_step=7"
+    )
+    assert run("evaluate", CONFIG, f"--workdir={trained}", "--checkpoint_step=1", "--config.sampler.num_steps=3") == 0
 
 
 def test_sample_writes_what_a_player_and_a_person_can_open(trained):
@@ -144,6 +201,20 @@ def test_evaluate_writes_metrics_with_their_protocol(trained, capsys):
 def test_a_checkpoint_of_another_network_names_what_differs(trained, capsys):
     error = refused(capsys, "sample", CONFIG, f"--workdir={trained}", "--config.network.unet3d.channels=16")
     assert "network.unet3d.channels: 8 -> 16" in error
+
+
+def test_a_loss_that_is_not_finite_is_an_error_and_no_traceback(capsys, tmp_path):
+    rate = ("--config.optimizer.learning_rate=1e18", "--config.optimizer.warmup_steps=0")  # as in test_train: compiled
+    assert run("train", CONFIG, f"--workdir={tmp_path}", *rate) == 1
+    assert "not finite in step" in capsys.readouterr().err
+
+
+def test_recorded_steps_without_a_checkpoint_are_not_done_again_in_silence(trained, capsys, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    shutil.rmtree(copy / "checkpoints")
+    assert "record of 2 steps and no checkpoint" in refused(capsys, "train", CONFIG, f"--workdir={copy}")
+    assert record.read(copy) == record.read(trained)
 
 
 def test_a_checkpoint_that_was_cut_short_says_so(trained, capsys, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -9,11 +11,13 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.sources import Splits
 from tests import eight_devices, tiny
-from vdm import build, train
+from vdm import build, evaluate, train
 from vdm.records import record
 from vdm.runtime import checkpoints, processes, writers
 from vdm.runtime.state import TrainState, abstract_state
@@ -111,6 +115,56 @@ def train_until_a_new_checkpoint(folder: Path, how: signal.Signals, code: int) -
     finally:
         process.kill()
         process.wait()
+
+
+def test_it_validates_and_draws_samples_as_often_as_it_is_told_and_lists_its_parameters(tmp_path, capsys):
+    config = tiny.get_config()
+    config.run.update(num_steps=5, log_every_steps=1, validate_every_steps=2, sample_every_steps=3)
+    done = train.train(config, tmp_path)
+    validated = [name for name in done.curves if name.startswith("validation/loss ")]
+    assert len(validated) == len(config.evaluation.log_snrs)
+    for name in validated:
+        assert [step for step, _ in done.curves[name]] == [2, 4, 5]
+    sheets = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert sheets == ["sheet_00000003.png", "sheet_00000005.png"]
+    printed = capsys.readouterr().out  # clu's table
+    assert f"Total: {done.num_parameters:,}" in printed and "down_0/block_0/conv_1/kernel" in printed
+
+
+def test_overfitting_sees_the_first_eight_clips_only_and_all_of_them():
+    config = tiny.get_config()
+    config.data.overfit = 8
+    experiment = build.experiment(config)
+    first = {experiment.splits.train[index]["video"].tobytes() for index in range(8)}
+    with contextlib.closing(train.device_batches(experiment, 0)) as batches:
+        seen = [np.asarray(next(batches)["video"]) for _ in range(3)]
+    assert {clip.tobytes() for batch in seen for clip in batch} == first
+
+
+def test_validation_is_on_held_out_clips_with_noise_that_stays(uninterrupted):
+    config = tiny.get_config()
+    experiment = build.experiment(config)
+    params = saved_state(config, uninterrupted[0]).ema
+    validate = evaluate.make_validation(
+        dataclasses.replace(experiment, splits=Splits(None, experiment.splits.validation))
+    )
+    losses = validate(params)
+    assert losses == validate(params)
+    recorded = {name: list(row) for name, row in uninterrupted[1].level_losses.items()}
+    assert losses == recorded, "another run of the validation drew other noise, or saw other clips"
+
+
+def test_labels_are_dropped_as_often_as_configured():
+    config = tiny.get_config()
+    config.network.update(class_conditional=True, label_dropout=0.25)
+    experiment = build.experiment(config)
+    batch = {"label": jnp.arange(10_000) % experiment.num_classes}
+    u = jnp.asarray(np.random.default_rng(0).random(10_000, np.float32))
+    label = np.asarray(train.drop_labels(experiment, batch, u))
+    dropped = label == experiment.num_classes
+    np.testing.assert_array_equal(label[~dropped], batch["label"][~dropped])
+    assert abs(dropped.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 10_000)
+    assert train.drop_labels(build.experiment(tiny.get_config()), batch, u) is None
 
 
 @pytest.mark.feature("R1")

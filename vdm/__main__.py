@@ -5,6 +5,9 @@ Verbs:
 
 `python -m vdm VERB --help` explains one. Every key of a config can be overridden on the command line, as in
 `--config.optimizer.learning_rate=1e-3`; configs/base.py lists them all.
+
+Exit codes: 0 done; 1 it ran and failed (a loss that is not finite, an arm that failed, a line of a comparison that is
+not passed); 2 refused before any compute; 143 stopped by SIGTERM after saving, the same command goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vdm.runtime.host_memory import keep_freed_memory
+from vdm.runtime.processes import JobFailed
 
 VERBS = {
     "train": "train one config, or go on where its work directory stopped",
@@ -29,7 +33,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit code: 0 done, 2 refused before any compute, 143 stopped by SIGTERM after saving."""
+    """Returns the exit code that the module's docstring explains."""
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print((__doc__ or "").format(verbs="\n".join(f"  {name:<10}{what}" for name, what in VERBS.items())))
         return 0
@@ -49,10 +53,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         _parse(values, argv[1:])
         return verb.main(values.config, values.workdir, **{name: values[name].value for name, _, _ in verb.OPTIONS})
-    except ValueError as error:
+    except (ValueError, FloatingPointError, JobFailed) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         print(f"error: {error}\n  (raised in {last.filename}, line {last.lineno})", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else 1
 
 
 def _flags(options, arguments: Sequence[str]) -> flags.FlagValues:

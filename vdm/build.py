@@ -84,15 +84,11 @@ def experiment(config: Config) -> Experiment:
     mesh = meshes.make_mesh(**config.run.mesh)
     _check_batches(config, mesh)
     _check_ranges(config)
-    splits = lookup(SOURCES, config.data.name, "data.name")(config.data)
-    if not 0 <= config.data.overfit <= len(splits.train):
-        raise ValueError(
-            f"config.data.overfit is {config.data.overfit}; the training split has {len(splits.train)} clips, 0: all"
-        )
-    _check_data_std(config, splits)
-    num_classes = _num_classes(config, splits)
-    frame_shape = (config.data.height, config.data.width, splits.train.num_channels)
-    network, rules = lookup(NETWORKS, config.network.name, "network.name")(config.network, frame_shape, num_classes)
+    _check_label_dropout(config)
+    make_splits = lookup(SOURCES, config.data.name, "data.name")
+    make_network = lookup(NETWORKS, config.network.name, "network.name")
+    size = config.data.height, config.data.width
+    make_network(config.network, (*size, 3), None)  # any channels: what its options are refused for is known already
     schedule = choose(SCHEDULES, config.schedule, "schedule")
     objective = Objective(
         schedule=schedule,
@@ -101,6 +97,16 @@ def experiment(config: Config) -> Experiment:
         times=choose(TIMES, config.objective.times, "objective.times"),
         data_std=config.objective.data_std,
     )
+    optimizer = _optimizer(config.optimizer)
+    sampler = _sampler(config.sampler, schedule)
+    validation_times = schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs))
+
+    splits = make_splits(config.data)  # after all that can be refused without the data: a folder's videos are decoded
+    _check_counts(config, splits)
+    _check_data_std(config, splits)
+    num_classes = _num_classes(config, splits)
+    frame_shape = (*size, splits.train.num_channels)
+    network, rules = make_network(config.network, frame_shape, num_classes)
     return Experiment(
         config=config,
         mesh=mesh,
@@ -108,9 +114,9 @@ def experiment(config: Config) -> Experiment:
         network=network,
         rules=rules,
         objective=objective,
-        optimizer=_optimizer(config.optimizer),
-        sampler=_sampler(config.sampler, schedule),
-        validation_times=schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs)),
+        optimizer=optimizer,
+        sampler=sampler,
+        validation_times=validation_times,
         frame_shape=frame_shape,
         num_classes=num_classes,
     )
@@ -118,6 +124,7 @@ def experiment(config: Config) -> Experiment:
 
 def oracle(config: Config) -> ShapeOracle | None:
     """Who reads the data's state back from samples; None where nobody can, or the world has more than plain motion."""
+    lookup(SOURCES, config.data.name, "data.name")
     if config.data.name != "moving_shapes":
         return None
     world = _world(config.data)
@@ -162,10 +169,19 @@ def _check_ranges(config: Config) -> None:
         ("run.num_grid_samples", config.run.num_grid_samples, 1),
         ("run.num_workers", config.run.num_workers, 0),
         ("evaluation.num_samples", config.evaluation.num_samples, 1),
-        ("evaluation.num_validation", config.evaluation.num_validation, 1),
+        ("evaluation.num_validation", config.evaluation.num_validation, 0),
     ):
         if value < smallest:
             raise ValueError(f"config.{key} is {value}; it must be at least {smallest}")
+
+
+def _check_counts(config: Config, splits: Splits) -> None:
+    for key, count, split, name in (
+        ("data.overfit", config.data.overfit, splits.train, "training"),
+        ("evaluation.num_validation", config.evaluation.num_validation, splits.validation, "validation"),
+    ):
+        if not 0 <= count <= len(split):
+            raise ValueError(f"config.{key} is {count}; the {name} split has {len(split)} clips, 0: all")
 
 
 def _check_data_std(config: Config, splits: Splits) -> None:
@@ -181,22 +197,25 @@ def _check_data_std(config: Config, splits: Splits) -> None:
         )
 
 
-def _num_classes(config: Config, splits: Splits) -> int | None:
+def _check_label_dropout(config: Config) -> None:
     dropout = config.network.label_dropout
+    if dropout and not config.network.class_conditional:
+        raise ValueError(
+            f"config.network.label_dropout is {dropout} for a network that is told no label; "
+            "set config.network.class_conditional=True or the dropout to 0"
+        )
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"config.network.label_dropout is {dropout}; it is a probability in [0, 1]")
+
+
+def _num_classes(config: Config, splits: Splits) -> int | None:
     if not config.network.class_conditional:
-        if dropout:
-            raise ValueError(
-                f"config.network.label_dropout is {dropout} for a network that is told no label; "
-                "set config.network.class_conditional=True or the dropout to 0"
-            )
         return None
     if not splits.train.class_names:
         raise ValueError(
             f"config.network.class_conditional is True, but the data {config.data.name!r} have no labels; "
             "set it to False"
         )
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"config.network.label_dropout is {dropout}; it is a probability in [0, 1]")
     return len(splits.train.class_names)
 
 

@@ -1,9 +1,10 @@
-"""Train and evaluate a grid of configs on the same data, noise, network and budget, and report them side by side.
+"""Train and evaluate a grid of configs on the same data and noise, and report them side by side.
 
-The grid is `config.compare`: every arm changes some keys of the config, and is run once per seed in
-DIR/<arm>/seed_<n>/. What is recorded as finished is not run again, what was stopped goes on, so the same command
-continues an interrupted comparison. Writes DIR/report.html (self-contained: samples from the same noise in step,
-learning curves, tables) and DIR/report.json, and prints the lines to pass.
+The grid is `config.compare`: every arm changes some keys of the config (none of its data), and is run once per seed in
+DIR/<arm>/seed_<n>/; the report lists what the arms share and in what they differ. What is recorded as finished is not
+run again and what was stopped goes on, so the same command continues an interrupted comparison. Writes DIR/report.json
+and DIR/report.html (self-contained: samples from the same noise in step, learning curves, tables), and prints the lines
+to pass.
 
 Example: python -m vdm compare --config=configs/demo.py --workdir=runs/demo
 """
@@ -29,14 +30,23 @@ from rich.table import Table
 from data import pipeline
 from vdm import build, evaluate, sample, train
 from vdm.metrics.oracles import ShapeOracle
-from vdm.records import bands, comparison, identity, record, report, statistics
-from vdm.records.comparison import Arm, Comparison, Correlation, PassLine, Report
+from vdm.records import comparison, identity, record, report, statistics
+from vdm.records.comparison import Arm, Comparison, Correlation, Healthy, OverSeeds, PassLine, Report
 from vdm.records.record import Record
+from vdm.records.statistics import Interval
 from vdm.runtime import processes
+from vdm.runtime.processes import JobFailed
 from vdm.types import Config
 
 MIN_PAIRS = 3  # clips of both arms, for an interval of their correlation
-OPTIONS = (("write_bands", "", "file to write the range of every curve to, over all trained runs: a healthy run"),)
+SHARED = {"data", "evaluation", "seed", "name", "compare"}  # sections of the config that no arm changes
+SAME = {  # what else arms may share -> the section of the config that says so
+    "network": "network.",
+    "optimiser": "optimizer.",
+    "number of steps": "run.num_steps",
+    "sampler": "sampler.",
+}
+OPTIONS = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +59,12 @@ class Cell:
     folder: epath.Path
 
 
-def main(config: Config, workdir: str, *, write_bands: str) -> int:
+def main(config: Config, workdir: str) -> int:
     done = compare(config, workdir)
     if done is None:
-        print(f"Stopped; the same command goes on from here: {command()}")
+        print("Stopped; the same command goes on from here.")
         return processes.STOPPED
     print_report(done, epath.Path(workdir))
-    if write_bands:
-        bands.write(write_bands, bands.over(arm.record for arm in done.arms if arm.record.num_steps))
     return 0 if all(line.passed for line in done.pass_lines) else 1
 
 
@@ -65,15 +73,17 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
 
     Raises:
       ValueError: any arm's config cannot work, before the first one is trained.
+      JobFailed: an arm failed while it ran.
     """
     since = time.monotonic()
     folder = epath.Path(workdir)
     grid = list(cells(config, folder))
-    for cell in grid:
-        build.experiment(cell.config)
-        record.read_same(cell.folder, cell.config)
     check_lines(config)
-    healthy = bands.read(config.compare.bands) if config.compare.bands else {}
+    healthy = report.read_healthy(config.compare.healthy) if config.compare.healthy else Healthy()
+    for cell in grid:
+        record.read_same(cell.folder, cell.config)
+    for cell in grid:
+        check_validation(build.experiment(cell.config))
     if not run_all(grid, config.compare.parallel):
         return None
     records: dict[str, list[Record]] = {}
@@ -82,7 +92,8 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
         assert done is not None, f"{cell.folder} was run and has no record"
         records.setdefault(cell.arm, []).append(done)
     made = assemble(config, grid, records)
-    made = dataclasses.replace(made, bands=healthy, timings={"this start of the comparison": time.monotonic() - since})
+    timings = {"this start of the comparison": time.monotonic() - since}
+    made = dataclasses.replace(made, healthy=healthy, timings=timings)
     report.write(folder, made)
     return made
 
@@ -91,7 +102,7 @@ def cells(config: Config, folder: epath.Path) -> Iterator[Cell]:
     """The grid, seed by seed, so that one repetition of all arms is complete as early as possible.
 
     Raises:
-      ValueError: there are no arms, or one changes a key that the config does not have.
+      ValueError: there are no arms, or one changes what all must share or a key that the config does not have.
     """
     arms, seeds = config.compare.arms, config.compare.seeds
     if not arms or not seeds or len(set(arms)) < len(arms) or len(set(seeds)) < len(seeds):
@@ -103,10 +114,14 @@ def cells(config: Config, folder: epath.Path) -> Iterator[Cell]:
     for seed, name in itertools.product(config.compare.seeds, config.compare.arms):
         arm = build.lookup(dict(config.compare.arm), name, "compare.arms")
         changed = config.copy_and_resolve_references()
+        shared = sorted(set(arm.changes) & SHARED)
+        if shared:
+            raise ValueError(
+                f"config.compare.arm.{name} changes {', '.join(shared)}: all arms of a comparison share "
+                f"{', '.join(sorted(SHARED))}; set it for all of them, or make two comparisons"
+            )
         try:
             changed.update(arm.changes)
-            if (changed.seed, changed.name) != (config.seed, config.name):
-                raise ValueError(f"config.compare.arm.{name} changes the seed or name, which the grid sets")
         except (KeyError, TypeError) as error:
             raise ValueError(f"config.compare.arm.{name}.changes: {error}. configs/base.py lists every key") from error
         changed.seed = seed
@@ -118,7 +133,7 @@ def run_all(grid: list[Cell], at_once: int) -> bool:
     """Runs every cell, on a CPU `at_once` at a time (one run fills an accelerator); False after a SIGTERM.
 
     Raises:
-      RuntimeError: a cell failed in its process; names its log.
+      JobFailed: a cell failed in its process; names its log.
     """
     if at_once == 1 or jax.default_backend() != "cpu":
         return all(run(cell) is not None for cell in grid)
@@ -131,7 +146,7 @@ def run_all(grid: list[Cell], at_once: int) -> bool:
     codes = processes.run(jobs, at_once)
     for job in jobs:
         if codes.get(job.name, processes.STOPPED) not in (0, processes.STOPPED):
-            raise RuntimeError(f"{job.name} failed; {job.log} ends with: {processes.last_line(job.log)}")
+            raise JobFailed(f"{job.name} failed; {job.log} ends with: {processes.last_line(job.log)}")
     return all(codes.get(job.name) == 0 for job in jobs)
 
 
@@ -150,7 +165,7 @@ def run(cell: Cell) -> Record | None:
             return None
     else:
         print("  recorded as trained")
-    if before.evaluated_step != before.num_steps:
+    if before.evaluated_step != before.num_steps or not sample.written(samples_of(cell)):
         before = evaluate.evaluate(cell.config, cell.folder)
     return before
 
@@ -180,7 +195,8 @@ def assemble(config: Config, grid: list[Cell], records: dict[str, list[Record]])
         comparisons=tuple(differences(grid, config, samples, oracle)),
         correlations=tuple(correlations(grid, config, samples)),
         pass_lines=tuple(lines),
-        notes=(*notes(config, grid), *over_seeds(config, records)),
+        over_seeds=tuple(over_seeds(config, records)),
+        notes=tuple(notes(config, grid)),
     )
 
 
@@ -191,7 +207,11 @@ def name_of(cell: Cell, config: Config) -> str:
 
 def read_samples(cell: Cell) -> sample.Clips:
     """The clips that the cell's evaluation left."""
-    return sample.read(evaluate.folder_of(cell.folder, cell.config.run.num_steps))
+    return sample.read(samples_of(cell))
+
+
+def samples_of(cell: Cell) -> epath.Path:
+    return evaluate.folder_of(cell.folder, cell.config.run.num_steps)
 
 
 def real_clips(experiment: build.Experiment, count: int) -> sample.Clips:
@@ -251,6 +271,17 @@ def check_lines(config: Config) -> None:
                 )
 
 
+def check_validation(experiment: build.Experiment) -> None:
+    """Raises ValueError where the validation split has too few clips to stand beside the samples."""
+    wanted = experiment.config.evaluation.num_samples if build.oracle(experiment.config) is not None else 1
+    held = len(experiment.splits.validation)
+    if held < wanted:
+        raise ValueError(
+            f"the validation split has {held} clips, and the report needs {wanted} real ones beside the samples; hold "
+            "more clips out, or lower config.evaluation.num_samples"
+        )
+
+
 def controls(oracle: ShapeOracle, real: sample.Clips) -> tuple[PassLine, ...]:
     """Whether the oracle tells real clips from clips that hold the same frames in the wrong places."""
     generator = np.random.default_rng(0)
@@ -269,34 +300,33 @@ def controls(oracle: ShapeOracle, real: sample.Clips) -> tuple[PassLine, ...]:
     )
 
 
-def notes(config: Config, grid: list[Cell]) -> tuple[str, ...]:
+def notes(config: Config, grid: list[Cell]) -> Iterator[str]:
     """What the comparison shows and what it does not."""
+    trained = [cell.config for cell in grid if cell.config.run.num_steps]
+    differing = [key for key in identity.differing_keys(trained) if key not in ("name", "seed")]
+    if differing:
+        same = ["data and their order", "noise of every step", "noise that clip i is drawn from"]
+        same += [what for what, section in SAME.items() if not any(key.startswith(section) for key in differing)]
+        yield f"The trained arms differ in {', '.join(differing)}. They share {', '.join(same)}."
+    yield "The intervals over samples are about these networks; they do not know how much another seed would change."
     seeds = len(config.compare.seeds)
-    differing = [key for key in identity.differing_keys([cell.config for cell in grid]) if key not in ("name", "seed")]
-    return (
-        f"The arms differ in {', '.join(differing)}; all else is the same: data and their order, noise, network, "
-        "budget, and the noise that clip i is drawn from.",
-        'The intervals, and "separated", are about samples of these networks; they do not know how much another seed '
-        "would change.",
-        "One seed is a demonstration, not a result." if seeds == 1 else f"Every arm was run with {seeds} seeds.",
-    )
+    yield "One seed is a demonstration, not a result." if seeds == 1 else f"Every arm was run with {seeds} seeds."
 
 
-def over_seeds(config: Config, records: Mapping[str, list[Record]]) -> Iterator[str]:
+def over_seeds(config: Config, records: Mapping[str, list[Record]]) -> Iterator[OverSeeds]:
     """How the shares of valid clips of each two trained arms differ from seed to seed; nothing for a single seed."""
     if len(config.compare.seeds) == 1 or build.oracle(config) is None:
         return
     shares = {
-        name: [metric.value for record in runs for metric in record.metrics if metric.name == evaluate.VALID]
+        config.compare.arm[name].title: [
+            metric.value for record in runs for metric in record.metrics if metric.name == evaluate.VALID
+        ]
         for name, runs in records.items()
         if runs[0].num_steps
     }
     for one, two in itertools.combinations(shares, 2):
-        apart = [first - second for first, second in zip(shares[one], shares[two], strict=True)]
-        yield (
-            f"{evaluate.VALID}, {one} minus {two}, by seed: {', '.join(f'{value:+.1%}' for value in apart)}; "
-            f"mean {np.mean(apart):+.1%}, standard error {np.std(apart, ddof=1) / len(apart) ** 0.5:.1%}."
-        )
+        apart = tuple(first - second for first, second in zip(shares[one], shares[two], strict=True))
+        yield OverSeeds(evaluate.VALID, one, two, apart, "%")
 
 
 def command() -> str:
@@ -305,8 +335,9 @@ def command() -> str:
 
 
 def print_report(done: Report, folder: epath.Path) -> None:
-    """The lines to pass, the differences and where to look, on the terminal."""
+    """The question, the lines to pass, the differences and where to look, on the terminal."""
     console = Console(width=120)
+    console.print(done.question)
     table = Table("line to pass", "of", "measured", "limit", "", title=done.title)
     for line in done.pass_lines:
         show = "{:.1%}".format if line.unit == "%" else "{:.3g}".format
@@ -314,11 +345,16 @@ def print_report(done: Report, folder: epath.Path) -> None:
         table.add_row(line.what, line.arm, show(line.value), f"{line.relation} {show(line.limit)}", mark)
     console.print(table)
     for entry in done.comparisons:
-        low, high = entry.difference.low, entry.difference.high
         console.print(
-            f"{entry.metric}: {entry.first} minus {entry.second} is {entry.difference.estimate:+.1%} "
-            f"(95 %: {low:+.1%} to {high:+.1%}): [bold]{entry.verdict}[/]"
+            f"{entry.metric}: {entry.first} minus {entry.second} is {shown(entry.difference)}, over samples of these "
+            "two networks"
         )
+    for entries, whose in ((done.over_seeds, "these"), (done.healthy.over_seeds, "the healthy run's")):
+        for entry in entries:
+            console.print(
+                f"{entry.metric}: {entry.first} minus {entry.second} is {shown(entry.difference)}, over {whose} "
+                f"{len(entry.by_seed)} seeds of training: [bold]{entry.verdict}[/]"
+            )
     for pair in done.correlations:
         console.print(
             f"pixel correlation of {pair.first} with {pair.second}: {pair.same_noise.estimate:.3f} from the same "
@@ -329,3 +365,8 @@ def print_report(done: Report, folder: epath.Path) -> None:
     for note in done.notes:
         console.print(note)
     console.print(f"The report: {folder / report.HTML_NAME}")
+
+
+def shown(difference: Interval) -> str:
+    """A difference of shares with its interval."""
+    return f"{difference.estimate:+.1%} (95 %: {difference.low:+.1%} to {difference.high:+.1%})"

@@ -57,13 +57,12 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -
     Raises:
       ValueError: no record or checkpoint of this config in the work directory.
     """
-    experiment = build.experiment(config)
     before = record.read(workdir)
     if before is None:
         raise ValueError(
             f"{workdir} holds no record.json; train first: python -m vdm train --config=... --workdir={workdir}"
         )
-    params, step = sample.restore_ema(experiment, workdir, step)
+    experiment, params, step = sample.restore(config, workdir, step)
     since = time.monotonic()
     with jax.set_mesh(experiment.mesh):
         losses = make_validation(experiment)(params)
@@ -88,12 +87,12 @@ def folder_of(workdir: epath.PathLike, step: int) -> epath.Path:
 def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str, list[tuple[float, float]]]]:
     """The function from parameters to the mean losses at every fixed level: name -> [(log_snr, loss)].
 
-    Clips, noise and levels are the same in every call, for every network and every objective. It holds at most
-    `config.evaluation.num_validation` clips of the validation split, from its first one on.
+    Clips, noise and levels are the same in every call, for every network and every objective. The clips are the first
+    `config.evaluation.num_validation` of the validation split, or all where that is 0.
     """
     config, objective, mesh = experiment.config, experiment.objective, experiment.mesh
     size = config.evaluation.batch_size
-    count = min(config.evaluation.num_validation, len(experiment.splits.validation))
+    count = config.evaluation.num_validation or len(experiment.splits.validation)
 
     @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def losses_at(params: Params, batch: Mapping[str, Array]) -> Losses:

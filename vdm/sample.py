@@ -23,6 +23,7 @@ from vdm import build
 from vdm.diffusion import objectives, samplers
 from vdm.diffusion.guidance.clipping import clipped
 from vdm.records import identity
+from vdm.records.record import write_whole
 from vdm.runtime import checkpoints, random
 from vdm.runtime import mesh as meshes
 from vdm.runtime.random import Purpose
@@ -34,14 +35,17 @@ OPTIONS = (
     ("checkpoint_step", 0, "of the checkpoint; 0: the newest"),
     ("fps", 8, "of the files"),
 )
+ARRAYS = "clips.npz"
 MAY_DIFFER = ("sampler", "evaluation", "run", "compare")  # sections of the config that a trained run does not depend on
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
 
 
 def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int) -> int:
-    experiment = build.experiment(config)
-    params, step = restore_ema(experiment, workdir, checkpoint_step or None)
+    require_clips(num_clips)
+    if not 1 <= fps <= video_io.MAX_GIF_FPS:
+        raise ValueError(f"--fps is {fps}; it must be in [1, {video_io.MAX_GIF_FPS}], what a GIF can show")
+    experiment, params, step = restore(config, workdir, checkpoint_step or None)
     clips = make_draw(experiment)(params, num_clips)
     write(folder_of(workdir, step), clips, fps)
     print(f"{num_clips} clips of step {step}: {folder_of(workdir, step)}")
@@ -53,22 +57,29 @@ def folder_of(workdir: epath.PathLike, step: int, purpose: str = "samples") -> e
     return epath.Path(workdir) / purpose / f"{step:08d}"
 
 
-def restore_ema(experiment: build.Experiment, workdir: epath.PathLike, step: int | None = None) -> tuple[Params, int]:
-    """The averaged parameters of a checkpoint, and its step.
+def restore(config: Config, workdir: epath.PathLike, step: int | None = None) -> tuple[build.Experiment, Params, int]:
+    """The experiment of a trained run, the averaged parameters of a checkpoint (None: the newest), and its step.
 
     Raises:
-      ValueError: no checkpoint, a damaged one, or one of a run with another config.
+      ValueError: no checkpoint, a damaged one, or one of a run with another config; the first and the last before the
+        data are opened.
     """
     directory = epath.Path(workdir) / "checkpoints"
     saved = checkpoints.read_identity(directory, step=step)
-    identity.require_same_identity(_without(saved), _without(identity.identity(experiment.config)), str(workdir))
+    identity.require_same_identity(_without(saved), _without(identity.identity(config)), str(workdir))
+    experiment = build.experiment(config)
     abstract = abstract_state(experiment.network.init, experiment.optimizer, experiment.mesh, experiment.rules)
     state = checkpoints.restore(directory, abstract, step=step)
-    return state.ema, int(state.step)
+    return experiment, state.ema, int(state.step)
 
 
 def _without(config):
     return {key: value for key, value in config.items() if key not in MAY_DIFFER}
+
+
+def require_clips(num_clips: int) -> None:
+    if num_clips < 1:
+        raise ValueError(f"{num_clips} clips were asked for; draw at least 1")
 
 
 def make_draw(experiment: build.Experiment) -> Callable[[Params, int], Clips]:
@@ -77,8 +88,7 @@ def make_draw(experiment: build.Experiment) -> Callable[[Params, int], Clips]:
     sampler = make_sampler(experiment)
 
     def draw(params: Params, num_clips: int) -> Clips:
-        if num_clips < 1:
-            raise ValueError(f"{num_clips} clips were asked for; draw at least 1")
+        require_clips(num_clips)
         size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
         with jax.set_mesh(experiment.mesh):
             videos = [np.asarray(sampler(params, np.arange(i, i + size))) for i in range(0, num_clips, size)]
@@ -115,16 +125,21 @@ def make_sampler(experiment: build.Experiment) -> Callable[[Params, Int[Array, "
 def write(folder: epath.Path, clips: Clips, fps: float) -> None:
     """Writes the clips as arrays, as video files and as a contact sheet."""
     folder.mkdir(parents=True, exist_ok=True)
-    packed = io.BytesIO()
-    np.savez_compressed(packed, clips=clips)
-    (folder / "clips.npz").write_bytes(packed.getvalue())
     moving = video_io.grid(clips)
     video_io.write(folder / "samples.mp4", moving, fps)
     video_io.write(folder / "samples.gif", moving, fps)
     video_io.write_contact_sheet(folder / "sheet.png", clips)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, clips=clips)
+    write_whole(folder / ARRAYS, packed.getvalue())  # last: where it is, the others are
+
+
+def written(folder: epath.Path) -> bool:
+    """Whether `write` was here, to its end."""
+    return (folder / ARRAYS).exists()
 
 
 def read(folder: epath.Path) -> Clips:
     """The clips that `write` left."""
-    with np.load(io.BytesIO((folder / "clips.npz").read_bytes())) as packed:
+    with np.load(io.BytesIO((folder / ARRAYS).read_bytes())) as packed:
         return packed["clips"]

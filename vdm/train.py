@@ -61,8 +61,9 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
       FloatingPointError: a loss or gradient that is not finite; names its step and the last checkpoint.
     """
     folder = epath.Path(workdir)
-    experiment = build.experiment(config)
     before = record.read_same(folder, config)
+    require_checkpoint(before, folder)
+    experiment = build.experiment(config)
     run = config.run
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(experiment.mesh))
@@ -110,6 +111,15 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
 def due(done: int, every_steps: int, run: Config) -> bool:
     """Whether what happens every so many steps, and after the last one, happens now; 0: after the last one only."""
     return done == run.num_steps or (every_steps > 0 and done % every_steps == 0)
+
+
+def require_checkpoint(before: Record | None, folder: epath.Path) -> None:
+    """Raises ValueError where steps are recorded that no checkpoint holds: redoing them would look like going on."""
+    if before is not None and before.num_steps and not checkpoints.saved_steps(folder / "checkpoints"):
+        raise ValueError(
+            f"{folder} has a record of {before.num_steps} steps and no checkpoint; bring its checkpoints/ back, or "
+            "start afresh in another --workdir"
+        )
 
 
 def start(experiment: build.Experiment, folder: epath.Path) -> TrainState:

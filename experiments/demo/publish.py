@@ -24,6 +24,7 @@ from data import video_io
 from vdm import build, compare
 from vdm.records import identity
 from vdm.records.readme import replace_block
+from vdm.records.statistics import Interval
 
 HERE = Path(__file__).resolve().parent
 ONE_SEED, SEEDS = "demo", "seeds"  # the blocks of the pages
@@ -46,8 +47,8 @@ def table(report: dict[str, Any], link: str) -> str:
         share = f"{valid['value']:.1%} ({valid['low']:.1%} to {valid['high']:.1%})"
         rows.append(f"| {arm['title']} | {record['num_steps']} | {share} | {distance['value']:.2f} | {seconds:.0f} |")
     lines = [
-        f"{entry['metric']}, {entry['first']} minus {entry['second']}: {entry['difference']['estimate']:+.1%} "
-        f"(95 %: {entry['difference']['low']:+.1%} to {entry['difference']['high']:+.1%}), **{entry['verdict']}**."
+        f"{entry['metric']}, {entry['first']} minus {entry['second']}: "
+        f"{compare.shown(Interval(**entry['difference']))} over samples of these two networks."
         for entry in report["comparisons"]
     ]
     lines += [
@@ -65,6 +66,11 @@ def table(report: dict[str, Any], link: str) -> str:
         )
         + "."
     )
+    lines += [
+        f"{entry['metric']}, {entry['first']} minus {entry['second']}, over {len(entry['by_seed'])} seeds of training: "
+        f"{compare.shown(Interval(**entry['difference']))}, **{entry['verdict']}**."
+        for entry in report["over_seeds"]
+    ]
     start = report["arms"][0]["record"]["starts"][-1]["environment"]
     lines.append(
         f"Measured on {start['num_cpus']} CPU cores with jax {start['versions']['jax']}, Python "

@@ -5,7 +5,7 @@ from etils import epath
 
 from configs import base, demo
 from vdm import build, compare
-from vdm.records import bands
+from vdm.records import report
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,10 @@ def test_the_arms_weigh_as_the_config_says(arms):
 
 def test_the_healthy_run_is_of_this_config():
     config = demo.get_config()
-    steps = [step for step, _, _ in bands.read(config.compare.bands)["train/loss"]]
-    assert steps[-1] == config.run.num_steps
+    healthy = report.read_healthy(config.compare.healthy)
+    assert [step for step, _, _ in healthy.bands["train/loss"]][-1] == config.run.num_steps
+    (entry,) = healthy.over_seeds
+    assert (entry.first, entry.second) == (config.compare.arm.ddpm.title, config.compare.arm.vp_sde.title)
 
 
 @pytest.mark.parametrize("name", build.WEIGHTINGS)

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.base import get_config
 from vdm.records import comparison, record
-from vdm.records.comparison import Arm, Comparison, PassLine, Report
+from vdm.records.comparison import Arm, Comparison, Healthy, OverSeeds, PassLine, Report
 from vdm.records.statistics import Interval, paired_proportion_difference, proportion
 
 LOSS_DIFFERENCES = {1: Interval(-0.001, -0.004, 0.002), 2: Interval(-0.061, -0.072, -0.05)}
@@ -129,7 +129,11 @@ def a_report(num_clips: int = 24) -> Report:
             "Intervals are over samples, not over trainings.",
         ),
         timings={"set-up": 71.0, "everything after": 1031.0},
-        bands={"train/loss": tuple((step, *_healthy(step)) for step in range(50, 1001, 50))},
+        over_seeds=(OverSeeds("valid clips", names[0][1], names[2][1], (0.7, 0.74, 0.72), "%"),),
+        healthy=Healthy(
+            {"train/loss": tuple((step, *_healthy(step)) for step in range(50, 1001, 50))},
+            (OverSeeds("valid clips", names[0][1], names[1][1], (0.074, 0.0, 0.027), "%"),),
+        ),
     )
 
 

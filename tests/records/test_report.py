@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.records import examples
 from vdm.records import comparison, identity, plot, report
-from vdm.records.comparison import Comparison, PassLine
+from vdm.records.comparison import Comparison, Healthy, PassLine
 from vdm.records.statistics import Interval
 
 
@@ -102,13 +102,14 @@ def test_what_a_person_wrote_is_shown_as_text(the_report):
 
 @pytest.mark.feature("O20")
 def test_verdicts_and_pass_marks_follow_the_numbers(page, numbers):
-    verdicts = {(entry["metric"], entry["second"]): entry["verdict"] for entry in numbers["comparisons"]}
-    assert verdicts["valid clips", "discrete"] == "not separated"
-    assert verdicts["valid clips", "weak"] == "separated"
+    (over_seeds,) = numbers["over_seeds"]
+    assert over_seeds["verdict"] == "separated"
     assert [line["passed"] for line in numbers["pass_lines"]] == [True, True, True, False]
     text = " ".join(_Page(page).text)
     assert "3 of 4 pass lines hold" in text
-    assert text.index("Not separated") < text.index("Separated")
+    # the healthy run's three differences straddle zero; those of this one do not
+    assert text.index("over these 3 seeds Separated") < text.index("over the healthy run's 3 seeds Not separated")
+    assert text.lower().count("separated") == 2 + 2  # the verdicts and their explanation: none for a single training
     assert (text.count("✓ pass"), text.count("✗ fail")) == (3, 1)
 
 
@@ -167,6 +168,29 @@ def test_a_run_of_another_seed_is_compared_where_each_was_measured_with_its_own(
         compare(arm(0, own=0, measured=0), arm(1, own=0, measured=1))
 
 
+@pytest.mark.feature("O20")
+def test_a_report_of_several_seeds_is_read_as_a_healthy_run(the_report, tmp_path):
+    report.write(tmp_path, the_report)
+    healthy = report.read_healthy(tmp_path / report.JSON_NAME)
+    assert healthy.over_seeds == the_report.over_seeds
+    # the third arm was trained for 100 steps: only there do all three have a loss
+    losses = [dict(arm.record.curves["train/loss"]) for arm in the_report.arms]
+    expected = [(step, min(loss[step] for loss in losses), max(loss[step] for loss in losses)) for step in (50, 100)]
+    assert list(healthy.bands["train/loss"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [(None, "cannot be read"), ("{", "not strict JSON"), ('{"version": 1}', "schema version 1; this code reads 2")],
+)
+def test_what_is_no_report_is_no_healthy_run(content, answer, tmp_path):
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=rf"some\.json.*{answer}"):
+        report.read_healthy(path)
+
+
 def test_a_number_that_is_not_one_writes_no_report(the_report, tmp_path):
     with pytest.raises(ValueError, match=r"report\.json\.timings\.total is nan"):
         report.write(tmp_path, dataclasses.replace(the_report, timings={"total": float("nan")}))
@@ -186,7 +210,7 @@ def test_correlation_tells_the_same_noise_from_other_noise():
 def test_an_arm_without_training_has_no_curve_and_breaks_nothing(the_report):
     untrained = dataclasses.replace(the_report.arms[2].record, curves={}, level_losses={}, metrics=(), timings={})
     arms = (*the_report.arms[:2], dataclasses.replace(the_report.arms[2], record=untrained))
-    parsed = _Page(report.page.render(dataclasses.replace(the_report, arms=arms, bands={}, pass_lines=())))
+    parsed = _Page(report.page.render(dataclasses.replace(the_report, arms=arms, healthy=Healthy(), pass_lines=())))
     assert parsed.open == []
 
 

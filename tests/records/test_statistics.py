@@ -79,6 +79,15 @@ def test_the_bootstrap_of_many_values_is_the_normal_interval():
     assert interval == statistics.mean(values, seed=0)
 
 
+def test_the_mean_of_few_has_students_interval():
+    # the tables' t(0.975) with 2 degrees of freedom is 4.303; the standard deviation of 1, 2, 3 is 1
+    found = statistics.mean_of_few(np.array([1.0, 2.0, 3.0]))
+    assert found.estimate == 2.0
+    assert [found.low, found.high] == pytest.approx([2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5], abs=1e-3)
+    with pytest.raises(ValueError, match="at least 2 values"):
+        statistics.mean_of_few(np.array([1.0]))
+
+
 def test_verdicts_follow_the_interval():
     assert statistics.verdict(statistics.Interval(0.2, 0.01, 0.4)) == "separated"
     assert statistics.verdict(statistics.Interval(-0.2, -0.4, -0.01)) == "separated"

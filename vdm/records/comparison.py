@@ -38,7 +38,10 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The difference of a metric, `first` minus `second` (names of arms), with its interval over paired samples."""
+    """The difference of a metric, `first` minus `second` (names of arms), with its interval over paired samples.
+
+    It is about two trained networks, so it gives no verdict on what they were trained with: see `OverSeeds`.
+    """
 
     metric: str
     first: str
@@ -46,9 +49,41 @@ class Comparison:
     difference: Interval
     unit: str
 
+
+@dataclasses.dataclass(frozen=True)
+class OverSeeds:
+    """The difference of a metric, `first` minus `second` (titles of arms), over several seeds of training.
+
+    Attributes:
+      by_seed: the difference of every seed; at least two.
+    """
+
+    metric: str
+    first: str
+    second: str
+    by_seed: tuple[float, ...]
+    unit: str
+
+    @property
+    def difference(self) -> Interval:
+        """The mean with its interval over trainings."""
+        return statistics.mean_of_few(np.asarray(self.by_seed))
+
     @property
     def verdict(self) -> Verdict:
         return statistics.verdict(self.difference)
+
+
+@dataclasses.dataclass(frozen=True)
+class Healthy:
+    """What an earlier comparison of the same arms, over several seeds, looked like.
+
+    Attributes:
+      bands: curve name -> (step, low, high) over all its trained runs.
+    """
+
+    bands: dict[str, tuple[tuple[int, float, float], ...]] = dataclasses.field(default_factory=dict)
+    over_seeds: tuple[OverSeeds, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +131,8 @@ class Report:
       real: clips of the data, to see what the samples should look like.
       notes: what is shown and what is not ("one seed is a demonstration").
       timings: seconds of the comparison as a whole, by what they were spent on.
-      bands: curve name -> (step, low, high): a healthy run to compare with, drawn behind the arms' curves.
+      over_seeds: of every two trained arms; empty for a single seed.
+      healthy: to compare with: its bands are drawn behind the arms' curves.
     """
 
     title: str
@@ -109,7 +145,8 @@ class Report:
     pass_lines: tuple[PassLine, ...] = ()
     notes: tuple[str, ...] = ()
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
-    bands: dict[str, tuple[tuple[int, float, float], ...]] = dataclasses.field(default_factory=dict)
+    over_seeds: tuple[OverSeeds, ...] = ()
+    healthy: Healthy = Healthy()
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]

@@ -16,7 +16,7 @@ from einops import rearrange, repeat
 from PIL import Image
 
 from vdm.records import identity, plot
-from vdm.records.comparison import Arm, Clips, Comparison, Correlation, PassLine, Report
+from vdm.records.comparison import Arm, Clips, Correlation, OverSeeds, PassLine, Report
 from vdm.records.record import Metric, Record
 from vdm.records.statistics import Interval
 
@@ -72,16 +72,27 @@ def _tally(lines: Sequence[PassLine]) -> str:
 
 def _verdicts(report: Report) -> str:
     pairs = list(dict.fromkeys((entry.first, entry.second) for entry in (*report.comparisons, *report.correlations)))
-    if not pairs:
-        return ""
     slots = {arm.name: index % NUM_SLOTS for index, arm in enumerate(report.arms)}
-    cards = "".join(_card(report, slots, *pair) for pair in pairs)
+    cards = [_seeds_card(entry, "these") for entry in report.over_seeds]
+    cards += [_seeds_card(entry, "the healthy run's") for entry in report.healthy.over_seeds]
+    cards += [_card(report, slots, *pair) for pair in pairs]
+    if not cards:
+        return ""
     return (
         '<section><h2>Do the arms differ?</h2><p class="hint">Differences of the first arm minus the second, with 95 % '
-        "intervals over samples that were drawn from the same noise. A pair is separated where an interval leaves zero "
-        "out; not separated means that these samples cannot tell, not that the arms are equal.</p>"
-        f'<div class="cards">{cards}</div></section>'
+        "intervals. Arms are separated where the interval over seeds of training leaves zero out; not separated means "
+        "that so few seeds cannot tell, not that the arms are equal. An interval over samples, drawn from the same "
+        "noise, is about two trained networks: it does not know how much another seed would change.</p>"
+        f'<div class="cards">{"".join(cards)}</div></section>'
     )
+
+
+def _seeds_card(entry: OverSeeds, whose: str) -> str:
+    pair = html.escape(f"{entry.first} vs {entry.second}, over {whose} {len(entry.by_seed)} seeds")
+    head = f'<div class="pair">{pair}</div><div class="verdict">{entry.verdict.capitalize()}</div>'
+    by_seed = ", ".join(_number(value, entry.unit) for value in entry.by_seed)
+    row = _difference(entry.metric, entry.difference, entry.unit)
+    return f'<article class="card">{head}<dl>{row}<dd>by seed: {by_seed}</dd></dl></article>'
 
 
 def _card(report: Report, slots: dict[str, int], first: str, second: str) -> str:
@@ -89,19 +100,16 @@ def _card(report: Report, slots: dict[str, int], first: str, second: str) -> str
     correlations = [entry for entry in report.correlations if (entry.first, entry.second) == (first, second)]
     titles = {arm.name: arm.title for arm in report.arms}
     pair = " vs ".join(_key(slots[name], titles[name]) for name in (first, second))
-    separated = [entry.metric for entry in comparisons if entry.verdict == "separated"]
-    verdict = ("Separated" if separated else "Not separated") if comparisons else ""
-    rows = "".join(_difference(entry) for entry in comparisons) + "".join(map(_correlation, correlations))
-    head = f'<div class="pair">{pair}</div><div class="verdict">{verdict}</div>'
-    return f'<article class="card">{head}<dl>{rows}</dl></article>'
+    rows = [_difference(f"{entry.metric}, over samples", entry.difference, entry.unit) for entry in comparisons]
+    rows += map(_correlation, correlations)
+    return f'<article class="card"><div class="pair">{pair}</div><dl>{"".join(rows)}</dl></article>'
 
 
-def _difference(entry: Comparison) -> str:
-    bound = max(abs(entry.difference.low), abs(entry.difference.high), 1e-12)
-    row = (2, entry.difference.low, entry.difference.estimate, entry.difference.high)
-    value = _interval(entry.difference, entry.unit, signed=True)
+def _difference(what: str, difference: Interval, unit: str) -> str:
+    bound = max(abs(difference.low), abs(difference.high), 1e-12)
+    row = (2, difference.low, difference.estimate, difference.high)
     forest = plot.intervals([row], (-bound, bound), zero=True)
-    return f"<dt>{html.escape(entry.metric)}: {entry.verdict}</dt><dd>{value}{forest}</dd>"
+    return f"<dt>{html.escape(what)}</dt><dd>{_interval(difference, unit, signed=True)}{forest}</dd>"
 
 
 def _correlation(entry: Correlation) -> str:
@@ -196,7 +204,7 @@ def _curves(report: Report) -> str:
         *_level_charts(report, "what each objective weighs", _effective_weights),
     ]
     legend = "".join(_key(index % NUM_SLOTS, arm.title) for index, arm in enumerate(report.arms))
-    grey = " The grey band is a healthy run." if report.bands else ""
+    grey = " The grey band is a healthy run." if report.healthy.bands else ""
     return (
         '<section><h2>Learning curves</h2><p class="hint">By optimiser step, then by noise level: log-SNR is high '
         f'where a clip is almost clean.{grey}</p><div class="legend">{legend}</div>'
@@ -215,7 +223,7 @@ def _step_charts(report: Report) -> list[str]:
     for name in names:
         curves = [(index, arm.record.curves.get(name, ())) for index, arm in enumerate(report.arms)]
         lines = [plot.Line(index % NUM_SLOTS, points) for index, points in curves if points]
-        charts.append(_figure(name, plot.chart(name, "step", lines, report.bands.get(name, ()))))
+        charts.append(_figure(name, plot.chart(name, "step", lines, report.healthy.bands.get(name, ()))))
     return charts
 
 

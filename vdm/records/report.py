@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from vdm.records import identity, page, schema
-from vdm.records.comparison import Comparison, PassLine, Report
-from vdm.records.record import write_whole
+from vdm.records.comparison import Healthy, OverSeeds, PassLine, Report
+from vdm.records.record import Record, write_whole
 
-VERSION = 1
+VERSION = 2
 HTML_NAME = "report.html"
 JSON_NAME = "report.json"
 
@@ -29,7 +30,10 @@ def write(folder: epath.PathLike, report: Report) -> epath.Path:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """All the report's numbers as plain values: the arms' whole records, verdicts, and a hash in place of the clips."""
+    """All the report's numbers as plain values: the arms' whole records, verdicts, and a hash in place of the clips.
+
+    What the healthy run says is left to its own report.
+    """
     base = report.arms[0].record.config
     return {
         "version": VERSION,
@@ -48,14 +52,44 @@ def to_json(report: Report) -> dict[str, Any]:
             }
             for arm in report.arms
         ],
-        "comparisons": [_fields(entry) | {"verdict": entry.verdict} for entry in report.comparisons],
+        "comparisons": list(report.comparisons),
         "correlations": list(report.correlations),
         "pass_lines": [_fields(entry) | {"passed": entry.passed} for entry in report.pass_lines],
         "notes": list(report.notes),
+        "over_seeds": [
+            _fields(entry) | {"difference": entry.difference, "verdict": entry.verdict} for entry in report.over_seeds
+        ],
         "timings": report.timings,
-        "bands": report.bands,
     }
 
 
-def _fields(entry: Comparison | PassLine) -> dict[str, Any]:
+def read_healthy(path: epath.PathLike) -> Healthy:
+    """What a report.json of several seeds says of a healthy run. ValueError, naming the file, for anything else."""
+    path = epath.Path(path)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}); name the report.json of a healthy comparison") from error
+    values = schema.parse(text, str(path), VERSION)
+    runs = [schema.read(Record, arm["record"], f"{path}: {arm['name']}") for arm in values["arms"]]
+    names = [field.name for field in dataclasses.fields(OverSeeds)]
+    over_seeds = [
+        schema.read(OverSeeds, {name: entry[name] for name in names}, str(path)) for entry in values["over_seeds"]
+    ]
+    return Healthy(bands([run for run in runs if run.num_steps]), tuple(over_seeds))
+
+
+def bands(records: Sequence[Record]) -> dict[str, tuple[tuple[int, float, float], ...]]:
+    """Curve name -> (step, lowest, highest value), for the curves and at the steps that every record has."""
+    found = {}
+    for name in records[0].curves if records else ():
+        curves = [dict(record.curves.get(name, ())) for record in records]
+        shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+        rows = ((step, [curve[step] for curve in curves]) for step in shared)
+        if shared:
+            found[name] = tuple((step, min(values), max(values)) for step, values in rows)
+    return found
+
+
+def _fields(entry: OverSeeds | PassLine) -> dict[str, Any]:
     return {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}

@@ -30,6 +30,11 @@ def loads(kind: type[T], text: str, name: str, version: int) -> T:
     Broken JSON, another version, a missing or unknown key, or a value of another type is a ValueError that names the
     place.
     """
+    return read(kind, parse(text, name, version), name)
+
+
+def parse(text: str, name: str, version: int) -> dict[str, Any]:
+    """The plain values of a document that `dumps` wrote. Broken JSON or another version is a ValueError."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
@@ -41,7 +46,30 @@ def loads(kind: type[T], text: str, name: str, version: int) -> T:
         raise ValueError(
             f"{name} is of schema version {written!r}; this code reads {version}. Use the commit that wrote it."
         )
-    return _read(kind, value, name)
+    return value
+
+
+def read(kind: Any, value: Any, where: str) -> Any:
+    """Plain values as the dataclass, or other type, `kind`; `where` they stand, for the errors of `loads`."""
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        # Optional values only: None, or the one other kind.
+        return None if value is None else read(next(part for part in arguments if part is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where} is {value!r}; allowed: {', '.join(map(repr, arguments))}.")
+        return value
+    if origin is tuple:
+        return _read_tuple(arguments, _expect(list, value, where), where)
+    if origin in (dict, Mapping):
+        return {key: read(arguments[1], entry, f"{where}.{key}") for key, entry in _expect(dict, value, where).items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    return _expect(kind, value, where)
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -70,37 +98,13 @@ def _refuse_constant(word: str) -> None:
     raise ValueError(f"it holds {word}")
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        # Optional values only: None, or the one other kind.
-        return (
-            None if value is None else _read(next(part for part in arguments if part is not type(None)), value, where)
-        )
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where} is {value!r}; allowed: {', '.join(map(repr, arguments))}.")
-        return value
-    if origin is tuple:
-        return _read_tuple(arguments, _expect(list, value, where), where)
-    if origin in (dict, Mapping):
-        return {key: _read(arguments[1], entry, f"{where}.{key}") for key, entry in _expect(dict, value, where).items()}
-    if kind is float and type(value) is int:
-        return float(value)
-    return _expect(kind, value, where)
-
-
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     given, wanted = set(_expect(dict, value, where)), {field.name for field in dataclasses.fields(kind)}
     if given != wanted:
         missing, unknown = sorted(wanted - given), sorted(given - wanted)
         raise ValueError(f"{where} has other keys than this version writes: missing {missing}, unknown {unknown}.")
-    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in value})
+    return kind(**{name: read(hints[name], value[name], f"{where}.{name}") for name in value})
 
 
 def _read_tuple(arguments: tuple[Any, ...], value: list[Any], where: str) -> tuple[Any, ...]:
@@ -109,8 +113,7 @@ def _read_tuple(arguments: tuple[Any, ...], value: list[Any], where: str) -> tup
     if len(arguments) != len(value):
         raise ValueError(f"{where} has {len(value)} entries; it needs {len(arguments)}.")
     return tuple(
-        _read(kind, entry, f"{where}[{index}]")
-        for index, (kind, entry) in enumerate(zip(arguments, value, strict=True))
+        read(kind, entry, f"{where}[{index}]") for index, (kind, entry) in enumerate(zip(arguments, value, strict=True))
     )
 
 

@@ -2,7 +2,7 @@
 
 Arms of a comparison draw their samples from the same noise, so sample i of one arm is paired with sample i of the
 other, and what the two share cancels in the difference. The intervals speak of the samples of these trained networks;
-they do not know how much another seed of training would change.
+they do not know how much another seed of training would change: only `mean_of_few`, over seeds, does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 NUM_BLOCKS, RESAMPLES_PER_BLOCK = 100, 40  # of the bootstrap; a block bounds its memory
@@ -40,7 +41,7 @@ class Interval:
 def verdict(difference: Interval) -> Verdict:
     """`separated` where the interval of a difference leaves zero out.
 
-    `not separated` says that these samples cannot tell, not that they are equal.
+    `not separated` says that so few runs cannot tell, not that the arms are equal.
     """
     return "not separated" if difference.low <= 0.0 <= difference.high else "separated"
 
@@ -101,6 +102,15 @@ def mean(values: Float[np.ndarray, " samples"], seed: int, confidence: float = C
     return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
+def mean_of_few(values: Float[np.ndarray, " values"], confidence: float = CONFIDENCE) -> Interval:
+    """The mean with Student's interval, for a handful of values that are about normal, such as one per seed."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"An interval of a mean needs at least 2 values, all finite; given {values.tolist()}.")
+    estimate = float(values.mean())
+    half = float(stdtrit(len(values) - 1, _upper(confidence)) * values.std(ddof=1)) / math.sqrt(len(values))
+    return Interval(estimate, estimate - half, estimate + half)
+
+
 def pixel_correlation(
     first: UInt8[np.ndarray, "clips frames height width channels"],
     second: UInt8[np.ndarray, "clips frames height width channels"],
@@ -116,9 +126,14 @@ def pixel_correlation(
 
 
 def _normal_quantile(confidence: float) -> float:
+    return NormalDist().inv_cdf(_upper(confidence))
+
+
+def _upper(confidence: float) -> float:
+    """The probability below the upper limit of an interval that is symmetric in probability."""
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"A confidence lies between 0 and 1 (0.95 is usual); given {confidence}.")
-    return NormalDist().inv_cdf((1 + confidence) / 2)
+    return (1 + confidence) / 2
 
 
 def _square_and_add(one: float, two: float, correlation: float) -> float:

@@ -28,6 +28,10 @@ REPORT_SECONDS = 15.0
 STOPPED = 128 + signal.SIGTERM  # the exit code of a process that SIGTERM ended in good order
 
 
+class JobFailed(RuntimeError):
+    """A job ended by an error of its own; the message names its log."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One run: a function of an importable module, called in a process of its own.
