@@ -1,4 +1,4 @@
-"""The train step of a whole experiment on eight devices; see eight_devices.py."""
+"""Training, sampling and validation of a whole experiment on eight devices; see eight_devices.py."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ import numpy as np
 
 from tests import tiny
 from tests.nets.tiny import randomised
-from vdm import build, train
+from vdm import build, evaluate, sample, train
 from vdm.runtime import mesh as meshes
-from vdm.runtime import random, state
+from vdm.runtime import random, sharding, state
 from vdm.runtime.random import Purpose
 from vdm.runtime.step import Window
 
@@ -55,4 +55,20 @@ def the_train_step_is_the_same_on_every_mesh():
         assert {shard.data.shape for shard in kernel.addressable_shards} == {share}, axes
 
 
-CHECKS = (the_train_step_is_the_same_on_every_mesh,)
+def samples_and_validation_are_the_same_on_every_mesh():
+    experiment = build.experiment(tiny.get_config())
+    params = randomised(jax.eval_shape(experiment.network.init, jax.random.key(0)))
+    clips, losses = [], []
+    for axes in ({}, MESHES[-1]):
+        here = dataclasses.replace(experiment, mesh=meshes.make_mesh(**axes) if axes else ONE)
+        with jax.set_mesh(here.mesh):
+            placed = jax.device_put(params, sharding.shardings(params, experiment.rules, here.mesh))
+            clips.append(np.asarray(sample.make_sampler(here)(placed, np.arange(8))))
+            losses.append(evaluate.make_validation(here)(placed))
+    assert np.ptp(clips[0]) > 0.5
+    np.testing.assert_allclose(clips[1], clips[0], atol=1e-4 * np.abs(clips[0]).max())
+    for name, row in losses[0].items():
+        np.testing.assert_allclose(losses[1][name], row, rtol=1e-5)
+
+
+CHECKS = (the_train_step_is_the_same_on_every_mesh, samples_and_validation_are_the_same_on_every_mesh)

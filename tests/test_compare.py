@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import base
+from configs import base, demo
 from tests import tiny
 from tests.test_train import REPOSITORY, assert_bitwise_equal, saved_state
 from vdm import compare, evaluate, sample, train
+from vdm.__main__ import main as run_main
 from vdm.records import record
 from vdm.runtime import checkpoints, processes
 
@@ -129,6 +131,63 @@ def test_lines_that_are_not_passed_are_marked(compared):
     assert not passed[("valid clips", "Discrete DDPM")]  # after two steps
 
 
+def test_notes_say_what_the_trained_arms_share(compared):
+    note, *_ = compared[1].notes
+    assert note.startswith("The trained arms differ in objective.times.grid.num_steps, objective.times.name, ")
+    assert note.endswith("network, optimiser, number of steps, sampler.")
+    config = grid()
+    config.compare.arm.vp.changes = {"optimizer": {"learning_rate": 1e-3}, "sampler": {"name": "euler"}}
+    note, *_ = compare.notes(config, list(compare.cells(config, epath.Path("nowhere"))))
+    assert "optimizer.learning_rate" in note and note.endswith("drawn from, network, number of steps.")
+
+
+def test_the_command_prints_the_question_and_every_line_and_fails_where_one_is_not_passed(compared, capsys, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text("from tests.test_compare import grid as get_config\n")
+    asked = "--config.compare.question=Do they differ?"
+    assert run_main(["vdm", "compare", f"--config={config}", f"--workdir={compared[0]}", asked]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Do they differ?" in printed
+    assert "│ valid clips │ Discrete DDPM │ 0.0% │ >= 40.0% │ NOT passed │" in printed
+    for control in ("real clips │ 100.0% │ >= 99.0%", "frames shuffled", "frames of different clips"):
+        assert control in printed
+    assert "valid clips: ddpm minus vp is +0.0%" in printed and "over samples of these two networks" in printed
+    assert "The report: " in printed and "report.html" in printed
+
+
+def test_a_failed_arm_ends_the_command_with_its_log_and_no_traceback(capsys, tmp_path, monkeypatch):
+    def fail(config, workdir):
+        raise processes.JobFailed(f"vp, seed 0 failed; {workdir}/log.txt ends with: out of memory")
+
+    monkeypatch.setattr(compare, "compare", fail)
+    assert run_main(["vdm", "compare", "--config=configs/demo.py", f"--workdir={tmp_path}"]) == 1
+    assert "log.txt ends with: out of memory" in capsys.readouterr().err
+
+
+def test_samples_that_are_gone_are_drawn_again(compared, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(compared[0], folder)
+    config = grid()
+    config.compare.arms = ("untrained",)
+    (cell,) = compare.cells(config, epath.Path(folder))
+    before = compare.read_samples(cell)
+    (compare.samples_of(cell) / sample.ARRAYS).unlink()
+    monkeypatch.setattr(train, "train", None)  # calling it would fail
+    compare.compare(config, folder)
+    np.testing.assert_array_equal(compare.read_samples(cell), before)
+
+
+@pytest.mark.parametrize(
+    "change", [{"data": {"moving_shapes": {"radius": 1.0}}}, {"evaluation": {"num_samples": 4}}, {"seed": 3}]
+)
+def test_an_arm_cannot_change_what_all_must_share(change, tmp_path):
+    config = grid()
+    config.compare.arm.vp.changes = change
+    with pytest.raises(ValueError, match=rf"compare.arm.vp changes {next(iter(change))}: all arms .* share"):
+        compare.compare(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_recorded_is_not_run_again(compared, monkeypatch):
     folder, before = compared
     monkeypatch.setattr(train, "train", None)  # calling it would fail
@@ -148,13 +207,14 @@ def test_an_arm_that_changes_an_unknown_key_is_refused_before_any_is_trained(tmp
 
 @pytest.mark.feature("R7")
 @pytest.mark.skipif(not Path(CHILDREN.format(pid=os.getpid())).exists(), reason="it looks for orphans in Linux's /proc")
-def test_a_comparison_that_was_stopped_and_killed_ends_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize("of", ["tiny", pytest.param("demo", marks=pytest.mark.slow)])
+def test_a_comparison_that_was_stopped_and_killed_ends_with_the_same_bits(of, tmp_path):
     killed, straight = tmp_path / "killed", tmp_path / "straight"
-    places = [killed / arm / "seed_0" for arm in ("ddpm", "vp")]
-    interrupt(killed, places, signal.SIGTERM, processes.STOPPED)
-    interrupt(killed, places, signal.SIGKILL, -signal.SIGKILL)
+    interrupt(of, killed, signal.SIGTERM, processes.STOPPED)
+    interrupt(of, killed, signal.SIGKILL, -signal.SIGKILL)
+    places = places_of(of, killed)
     # how far the arms came depends on the machine: both go on beyond either
-    config = pair(num_steps=4 + max(checkpoints.saved_steps(place / "checkpoints")[-1] for place in places))
+    config = pair(of, num_steps=4 + max(checkpoints.saved_steps(place / "checkpoints")[-1] for place in places))
     assert compare.compare(config, killed) is not None
     grid = list(compare.cells(config, epath.Path(straight)))
     assert compare.run_all(grid, at_once=2)  # in processes of as many cores: their number may change the sums' bits
@@ -164,20 +224,25 @@ def test_a_comparison_that_was_stopped_and_killed_ends_with_the_same_bits(tmp_pa
         assert_bitwise_equal(saved_state(cell.config, place), saved_state(cell.config, cell.folder))
 
 
-def pair(num_steps):
-    """Both trained arms, beside each other."""
-    config = grid()
+def pair(of, num_steps):
+    """Both trained arms of a config, beside each other."""
+    config = {"tiny": grid, "demo": demo.get_config}[of]()
     config.run.num_steps, config.run.checkpoint_every_steps = num_steps, 20
-    config.compare.arms, config.compare.parallel = ("ddpm", "vp"), 2
+    config.compare.arms, config.compare.parallel = config.compare.arms[:2], 2
     return config
 
 
-def interrupt(folder, places, how: signal.Signals, code: int) -> None:
+def places_of(of, folder):
+    return [folder / arm / "seed_0" for arm in pair(of, 1).compare.arms]
+
+
+def interrupt(of, folder, how: signal.Signals, code: int) -> None:
     """Starts the comparison in a process, and ends it once both arms have a checkpoint that they had not before."""
+    places = places_of(of, folder)
     script = (
         "import sys\nfrom tests import test_compare\nfrom vdm import compare\n"
         "if __name__ == '__main__':\n"
-        "    sys.exit(compare.main(test_compare.pair(num_steps=10**6), sys.argv[1]))\n"
+        f"    sys.exit(compare.main(test_compare.pair({of!r}, num_steps=10**6), sys.argv[1]))\n"
     )
     program = folder.parent / "program.py"
     program.write_text(script)

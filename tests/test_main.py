@@ -147,6 +147,21 @@ def test_it_trains_on_a_folder_of_real_video_files(tmp_path):
     assert run("evaluate", *folder, *steps, "--config.data.overfit=2") == 0
 
 
+def test_grey_digits_are_trained_on_by_class_drawn_and_scored(tmp_path):
+    digits = (CONFIG, f"--workdir={tmp_path}", "--config.data.name=moving_digits", "--config.objective.data_std=0.9")
+    digits += ("--config.data.height=16", "--config.data.width=16", "--config.data.moving_digits.num_train=32")
+    digits += ("--config.data.moving_digits.num_digits=1", "--config.data.moving_digits.num_validation=8")
+    classes = ("--config.network.class_conditional=True", "--config.network.label_dropout=0.5")
+    assert run("train", *digits, *classes, "--config.run.num_steps=2") == 0
+    assert run("sample", *digits, *classes, "--num_clips=2") == 0
+    clips = np.load(tmp_path / "samples" / "00000002" / "clips.npz")["clips"]
+    assert clips.shape == (2, 4, 16, 16, 1)
+    assert run("evaluate", *digits, *classes) == 0
+    done = record.read(tmp_path)
+    assert done is not None and done.evaluated_step == 2 and not done.metrics  # nobody reads digits back
+    assert sorted((tmp_path / "samples").glob("sheet_*.png"))
+
+
 @pytest.mark.parametrize("verb", ["sample", "evaluate"])
 def test_a_run_that_is_not_there_cannot_be_sampled(verb, capsys, tmp_path):
     assert "train" in refused(capsys, verb, CONFIG, f"--workdir={tmp_path}")
@@ -189,10 +204,15 @@ def test_sample_writes_what_a_player_and_a_person_can_open(trained):
     assert (folder / "sheet.png").read_bytes()[1:4] == b"PNG"
 
 
-def test_evaluate_writes_metrics_with_their_protocol(trained, capsys):
+def test_evaluate_writes_losses_per_level_and_metrics_with_their_protocol(trained, capsys):
     assert run("evaluate", CONFIG, f"--workdir={trained}") == 0
-    assert "valid clips" in capsys.readouterr().out
-    metrics = {metric["name"]: metric for metric in json.loads((trained / "record.json").read_text())["metrics"]}
+    printed = capsys.readouterr().out
+    assert "valid clips" in printed
+    written = json.loads((trained / "record.json").read_text())
+    (noisy, loss), (clean, other) = written["level_losses"]["validation/loss"]
+    assert (noisy, clean) == (-2, 2)
+    assert f"validation/loss: -2: {loss:.4g}, 2: {other:.4g}" in printed
+    metrics = {metric["name"]: metric for metric in written["metrics"]}
     assert metrics["valid clips"]["value"] < 0.5  # two steps of training draw no clip that holds together
     assert metrics["valid clips"]["protocol"]["samples"] == 8
     assert metrics["valid clips"]["protocol"]["sampler"]["name"] == "heun"

@@ -77,7 +77,7 @@ def table(report: dict[str, Any], link: str) -> str:
         f"{start['versions']['python']}; from [the record]({link})."
     )
     _, *notes = report["notes"]  # the first lists the arms' differing keys
-    return "\n".join([*rows, "", *lines, "", *notes])
+    return "\n".join([*rows, "", *(f"- {line}" for line in lines), "", *notes])
 
 
 def picture(workdir: Path) -> bytes:

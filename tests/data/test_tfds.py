@@ -13,9 +13,9 @@ import pytest
 import tensorflow_datasets
 from PIL import Image
 
-from data import prepare
+from data import prepare, video_io
 from data.clips import ClipSampler, crop_and_resize
-from data.sources import moving_digits, moving_shapes, simulated, tfds
+from data.sources import folder, moving_digits, moving_shapes, simulated, tfds
 
 TF_WRITTEN = pathlib.Path(__file__).with_name("tf_written")
 UCF_COUNTS = (("train", 4), ("test", 2))
@@ -120,6 +120,25 @@ def test_our_sources_make_the_round_trip_exactly(make, tmp_path):
         assert [int(split[i]["label"]) for i in range(len(ours))] == [int(ours[i]["label"]) for i in range(len(ours))]
         assert np.array_equal(split[1]["video"], ours[1]["video"][:5])
     assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.feature("D2")
+def test_a_folder_of_videos_makes_the_round_trip_exactly(tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(6):
+        clip = simulated.splits(moving_shapes.World(9 + number, 16, 24), 1, 1, seed=number).train[0]["video"]
+        video_io.write(videos / f"{number}.mp4", clip, fps=8)
+    size = ["--num_frames=4", "--height=12", "--width=12"]
+    options = ["--option", f"path={videos}", "--option", "frame_stride=2", "--option", "validation_fraction=0.3"]
+    prepare.main(["--source=folder", f"--data_dir={tmp_path}", "--name=mine", *size, *options])
+    clips = ClipSampler(4, stride=2)
+    source = folder.splits(path=str(videos), clips=clips, height=12, width=12, validation_fraction=0.3)
+    made = _open("mine", tmp_path, num_frames=4, height=12, width=12, validation_split="validation")
+    for split, ours in ((made.train, source.train), (made.validation, source.validation)):
+        assert len(split) == len(ours) > 0
+        for i in range(len(ours)):
+            assert np.array_equal(split[i]["video"], ours[i]["video"])
 
 
 @pytest.mark.feature("D2")

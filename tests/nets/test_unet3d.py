@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tests.nets import tiny
+from vdm.nets.attention import SpatialAttention, TemporalAttention
+from vdm.nets.blocks import ResidualBlock
 from vdm.nets.unet3d import UNet3DConfig, unet3d
 from vdm.types import Condition
 
@@ -42,6 +44,29 @@ def test_with_temporal_attention_at_the_identity_a_clip_is_its_frames(config):
     frames = apply(tiny.params(config), *map(one_by_one, (xt, log_snr, frame_index)), Condition())
     np.testing.assert_allclose(one_by_one(clip), frames, rtol=1e-5, atol=1e-5)
     assert jnp.abs(apply(tiny.params(config), xt, log_snr, frame_index, CLIPS) - clip).max() > 0.1
+
+
+@pytest.mark.feature("A1")
+def test_every_temporal_attention_comes_right_after_a_spatial_one(monkeypatch):
+    called = []
+
+    def spy(cls, name):
+        call = cls.__call__
+
+        def noted(self, *args):
+            called.append(name)
+            return call(self, *args)
+
+        monkeypatch.setattr(cls, "__call__", noted)
+
+    spy(SpatialAttention, "spatial")
+    spy(TemporalAttention, "temporal")
+    spy(ResidualBlock, "block")
+    net = unet3d(OTHER_PARTS)
+    jax.eval_shape(net.apply, tiny.params(OTHER_PARTS), *tiny.inputs(), CLIPS)
+    after_attention, plain = ["block", "spatial", "temporal"], ["block"]
+    # two levels with attention down (a block each) and up (two each), and block, attention, block in the middle
+    assert called == 2 * after_attention + after_attention + plain + 4 * after_attention
 
 
 @pytest.mark.feature("A17")

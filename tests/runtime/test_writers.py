@@ -74,10 +74,11 @@ def records(path):
         content = content[16 + size :]
 
 
-def test_tensorboard_sees_the_numbers_the_image_and_the_resume(tmp_path):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tensorboard_sees_the_numbers_the_image_and_the_resume(channels, tmp_path):
     writer = Writer(tmp_path, first_step=30)
     writer.scalars(40, {"loss": 0.5})
-    writer.image(40, "samples", np.zeros((4, 6, 3), np.uint8))
+    writer.image(40, "samples", np.zeros((4, 6, channels), np.uint8))
     writer.close()
     (path,) = (tmp_path / "metrics").glob("events*")
     events = list(records(path))

@@ -31,7 +31,11 @@ _BISECTIONS = 64  # halvings of [0, 1] in `time_of`: more than float64 can tell 
 
 @runtime_checkable
 class Schedule(Protocol):
-    """alpha(t) and sigma(t) by their logarithms, elementwise in t. To add a schedule, write these three."""
+    """alpha(t) and sigma(t) by their logarithms, elementwise in t.
+
+    To add a schedule, write these three in a dataclass that is registered with JAX
+    (`jax.tree_util.register_dataclass`): compiled functions take it as an argument.
+    """
 
     @property
     def num_steps(self) -> int | None:

@@ -1,6 +1,8 @@
 """The factorised space-time UNet of Ho et al. 2022, "Video Diffusion Models" (arXiv:2204.03458).
 
 What they chose, and what stands here. Where they say "as in image models", the UNet of Ho et al. 2020 (DDPM) is meant.
+Every deviation is a part of its own: one of `UNet3DConfig`'s named parts where there is a choice, else the class that is
+named here.
 
 - convolutions. Ho: 1x3x3. Here: the same, computed as 2-D over (batch x frames).
 - spatial attention. Ho: frames as batch, at resolutions 8, 16, 32. Here: the same, at `attention_levels` and in the
@@ -12,7 +14,8 @@ What they chose, and what stands here. Where they say "as in image models", the 
 - residual block. Ho: as in image models: norm, SiLU, conv, twice. Here: the same, second convolution zero at first.
 - noise level, class. Ho: embeddings added in every residual block. Here: `embedding="add"`; `"scale_shift"` (Dhariwal
   & Nichol 2021).
-- noise level. Ho: log-SNR of the clip, through an MLP. Here: of every frame, bounded by tanh, Fourier features, MLP.
+- noise level. Ho: log-SNR of the clip, through an MLP. Here, always: of every frame, bounded by tanh, Fourier features,
+  MLP (`LevelEmbedding`).
 - norm. Ho: group norm, 32 groups. Here: `norm="group"` with statistics of one frame, `groups`; `"rms"`.
 - way up. Ho: one block more per level than down, all skips. Here: `skips="all"`; `"blocks"`: as many blocks as down,
   their skips.
@@ -23,7 +26,8 @@ What they chose, and what stands here. Where they say "as in image models", the 
 - widths. Ho: 128 or 256 channels, multipliers 1, 2, 4, 8. Here: `channels`, `multipliers`.
 - pixels in. Ho: one by one. Here: `patch=1`; larger: space-to-depth in, its inverse out.
 - dropout. Ho: 0 to 0.1. Here: `dropout`, with the key given to `apply`.
-- query, key, value, out. Ho: not given. Here: no biases, so that image mode adds exactly W_out W_v x.
+- query, key, value, out. Ho: not given. Here, always: no biases, so that image mode adds exactly W_out W_v x, and zero
+  as the first `out`, so that attention begins as the identity (`Heads`).
 - precision. Ho: not given. Here: `compute_dtype`; parameters, norms and softmax float32 in either.
 """
 
@@ -52,7 +56,7 @@ from vdm.nets.blocks import (
 from vdm.nets.embeddings import POSITIONS, LabelEmbedding, LevelEmbedding
 from vdm.types import Condition, FrameIndex, Key, LogSnr, Params, Prediction, Video
 
-ATTENTIONS = {"space_time": ("spatial", "temporal"), "temporal": ("temporal",)}  # after a block, in this order
+ATTENTIONS = {"space_time": ("spatial", "temporal"), "temporal": ("temporal",)}  # after a block, the spatial first
 SKIPS = {"all": 1, "blocks": 0}  # blocks per level that the way up has more than the way down
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 EMBEDDING_MULTIPLE = 4  # channels of the embedding, in units of `channels` (Ho et al. 2020)

@@ -56,8 +56,8 @@ class Writer:
             for name, value in values.items():
                 self._events.add_scalar(name, float(value), step)
 
-    def image(self, step: int, name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
-        """Shows an image in TensorBoard."""
+    def image(self, step: int, name: str, image: UInt8[np.ndarray, "height width channels"]) -> None:
+        """Shows an image of 1 or 3 channels in TensorBoard."""
         if self._events is not None:
             self._events.add_image(name, image, step, dataformats="HWC")
 

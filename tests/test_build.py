@@ -1,0 +1,187 @@
+"""Config to objects: one of each kind is added by a line in its table and a run goes through all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from configs import folder
+from data import prepare, video_io
+from data.sources import Splits, moving_digits, simulated
+from tests import tiny
+from vdm import build, sample, train
+from vdm.diffusion import targets, weightings
+from vdm.nets import blocks
+from vdm.nets.unet3d import UNet3DConfig, unet3d
+from vdm.types import Condition, Prediction
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Angle:
+    """A schedule: alpha = cos(angle), sigma = sin(angle), the angle from 0.01 to 1.56."""
+
+    num_steps = None
+
+    def log_alpha(self, t):
+        return jnp.log(jnp.cos(0.01 + 1.55 * t))
+
+    def log_sigma(self, t):
+        return jnp.log(jnp.sin(0.01 + 1.55 * t))
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoTimes:
+    """A measure: the times 1 and `early`, as often as each other."""
+
+    early: float
+
+    @property
+    def smallest(self):
+        return self.early
+
+    def time(self, u):
+        return jnp.where(u < 0.5, 1.0, self.early)
+
+    def density(self, t):
+        return jnp.ones_like(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class Guess:
+    """A sampler: wherever it stands, it takes the denoiser's estimate."""
+
+    evaluations = 1
+
+    def __call__(self, denoiser, schedule, xt, t, s, noise):
+        return denoiser(xt, build.schedules.level(schedule, t))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gray:
+    """A network: one number, the colour of all it predicts."""
+
+    def init(self, key):
+        return {"scale": jnp.zeros(1)}
+
+    def apply(self, params, xt, log_snr, frame_index, condition, *, key=None):
+        return Prediction(jnp.broadcast_to(params["scale"], xt.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """A world: frames of one grey level."""
+
+    num_frames: int
+    height: int
+    width: int
+    level: int = 191
+
+    rendering = "flat"
+    num_channels = 1
+    class_names = ()
+
+    def draw(self, split, rng):
+        return self.level
+
+    def show(self, state, rng):
+        return {"video": np.full((self.num_frames, self.height, self.width, 1), state, np.uint8)}
+
+    def caption(self, state):
+        return "grey"
+
+
+def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_path, monkeypatch):
+    def gray(config, frame_shape, num_classes):
+        return Gray(), (("scale", PartitionSpec()),)
+
+    def sgd(learning_rate, *, beta1, beta2, epsilon, momentum):
+        return optax.sgd(learning_rate, momentum=momentum)
+
+    twice_x0 = targets.Target("twice_x0", lambda level: (2 * jnp.ones_like(level.alpha), jnp.zeros_like(level.sigma)))
+    thrice = weightings.Weighting("thrice", None, lambda schedule, t: jnp.log(3.0) * jnp.ones_like(t))
+    added: tuple[tuple[dict[str, Any], str, Any], ...] = (
+        (build.WORLDS, "flat", Flat),
+        (build.SOURCES, "flat", build.SOURCES["moving_shapes"]),
+        (build.NETWORKS, "gray", gray),
+        (build.SCHEDULES, "angle", Angle),
+        (build.TARGETS, "twice_x0", twice_x0),
+        (build.WEIGHTINGS, "thrice", lambda: thrice),
+        (build.TIMES, "two", TwoTimes),
+        (build.SAMPLERS, "guess", Guess),
+        (build.OPTIMIZERS, "sgd", sgd),
+    )
+    for table, name, entry in added:
+        monkeypatch.setitem(table, name, entry)
+    config = tiny.get_config()
+    with config.unlocked():
+        config.data.update(name="flat", flat={"num_train": 16, "num_validation": 8, "level": 191})
+        config.objective.times.update(name="two", two={"early": 0.5})
+        config.optimizer.update(name="sgd", sgd={"momentum": 0.0}, learning_rate=0.05, clip_norm=1e6, ema_decay=0.0)
+        config.network.name, config.schedule.name, config.sampler.name = "gray", "angle", "guess"
+        config.objective.update(target="twice_x0", data_std=0.5)
+        config.objective.weighting.name = "thrice"
+        config.run.update(num_steps=6, log_every_steps=1, checkpoint_every_steps=0)
+    done = train.train(config, tmp_path)
+    # the loss is 3 (scale - 2 x0)^2, its slope 6 (scale - 2 x0): a step of rate r leaves 1 - 6 r of what is missing
+    x0 = 191 / 127.5 - 1
+    missing = np.cumprod([2 * x0, 1 - 6 * 0.025, *(1 - 6 * 0.05 for _ in range(5))])  # the first step is warmed up
+    np.testing.assert_allclose([loss for _, loss in done.curves["train/loss"]], 3 * missing[:6] ** 2, rtol=1e-4)
+    experiment, params, _ = sample.restore(config, tmp_path)
+    np.testing.assert_allclose(params["scale"], 2 * x0 - missing[6], rtol=1e-5)
+    clips = sample.make_draw(experiment)(params, 2)
+    np.testing.assert_array_equal(clips, round(127.5 * (1 + x0 - missing[6] / 2)))
+    assert done.config["data"]["flat"]["level"] == 191 and "moving_shapes" not in done.config["data"]
+
+
+def test_a_part_of_the_unet_is_added_by_a_line_in_its_table(monkeypatch):
+    class Undone(blocks.RmsNorm):
+        def __call__(self, x):
+            return 0 * super().__call__(x)
+
+    config = UNet3DConfig(3, 3, 8, (1,), 1, (), head_dim=8, norm="rms")
+    inputs = jnp.ones((1, 2, 8, 8, 3)), jnp.zeros((1, 2)), jnp.arange(2)[None], Condition()
+    outputs = []
+    for norm, make in (("rms", blocks.RmsNorm), ("undone", Undone)):
+        monkeypatch.setitem(blocks.NORMS, norm, make)
+        network = unet3d(dataclasses.replace(config, norm=norm))
+        params = jax.tree.map(lambda leaf: leaf + 0.1, network.init(jax.random.key(0)))
+        outputs.append(np.asarray(network.apply(params, *inputs).value))
+    assert np.ptp(outputs[0]) > 0.01
+    assert np.ptp(outputs[1]) == 0  # no norm, nothing of the input
+
+
+def test_the_config_of_a_folder_fits_a_folder_of_videos(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        video_io.write(tmp_path / f"{name}.mp4", rng.integers(0, 256, (18, 48, 64, 3), np.uint8), fps=8)
+    config = folder.get_config()
+    config.data.folder.path = str(tmp_path)
+    config.objective.data_std = 0.3
+    experiment = build.experiment(config)
+    assert len(experiment.splits.train) + len(experiment.splits.validation) == 3
+    assert experiment.splits.train[0]["video"].shape == (16, 32, 32, 3)
+
+
+def test_a_prepared_data_set_is_trained_on_with_its_classes(tmp_path):
+    made: Splits = simulated.splits(moving_digits.World(4, 16, 16, num_digits=1), 8, 8)
+    prepare.write(made, "digits", tmp_path / "tfds")
+    config = tiny.get_config()
+    config.data.update(name="tfds", height=16, width=16)
+    config.data.tfds.update(name="digits", data_dir=str(tmp_path / "tfds"), validation_split="validation")
+    config.network.class_conditional = True
+    config.objective.data_std = 0.9
+    experiment = build.experiment(config)
+    assert (experiment.num_classes, experiment.frame_shape) == (10, (16, 16, 1))
+    for i in range(8):
+        np.testing.assert_array_equal(experiment.splits.train[i]["video"], made.train[i]["video"])
+    config.data.tfds.validation_split = "test"
+    with pytest.raises(ValueError, match=r"no split 'test'"):
+        build.experiment(config)
