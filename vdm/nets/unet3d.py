@@ -1,8 +1,8 @@
 """The factorised space-time UNet of Ho et al. 2022, "Video Diffusion Models" (arXiv:2204.03458).
 
 What they chose, and what stands here. Where they say "as in image models", the UNet of Ho et al. 2020 (DDPM) is meant.
-Every deviation is a part of its own: one of `UNet3DConfig`'s named parts where there is a choice, else the class that is
-named here.
+Every deviation is a part of its own: one of `UNet3DConfig`'s named parts where there is a choice, else the class that
+is named here.
 
 - convolutions. Ho: 1x3x3. Here: the same, computed as 2-D over (batch x frames).
 - spatial attention. Ho: frames as batch, at resolutions 8, 16, 32. Here: the same, at `attention_levels` and in the
@@ -26,8 +26,8 @@ named here.
 - widths. Ho: 128 or 256 channels, multipliers 1, 2, 4, 8. Here: `channels`, `multipliers`.
 - pixels in. Ho: one by one. Here: `patch=1`; larger: space-to-depth in, its inverse out.
 - dropout. Ho: 0 to 0.1. Here: `dropout`, with the key given to `apply`.
-- query, key, value, out. Ho: not given. Here, always: no biases, so that image mode adds exactly W_out W_v x, and zero
-  as the first `out`, so that attention begins as the identity (`Heads`).
+- query, key, value, out. Ho: not given. Here, always: no biases, so that image mode adds exactly W_out W_v x;
+  `out` is zero at first, so that the block passes its input on (`Heads`).
 - precision. Ho: not given. Here: `compute_dtype`; parameters, norms and softmax float32 in either.
 """
 
