@@ -20,10 +20,10 @@ from vdm import build, sample, train
 from vdm.diffusion import targets, weightings
 from vdm.nets import blocks
 from vdm.nets.unet3d import UNet3DConfig, unet3d
-from vdm.types import Condition, Prediction
+from vdm.types import Condition, Prediction, register_tree
 
 
-@jax.tree_util.register_dataclass
+@register_tree
 @dataclasses.dataclass(frozen=True)
 class Angle:
     """A schedule: alpha = cos(angle), sigma = sin(angle), the angle from 0.01 to 1.56."""

@@ -18,7 +18,7 @@ from vdm.diffusion.objectives import Objective
 from vdm.diffusion.targets import TARGETS
 from vdm.diffusion.times import Grid, Uniform
 from vdm.diffusion.weightings import WEIGHTINGS
-from vdm.types import Level, Prediction
+from vdm.types import Level, Prediction, register_tree
 
 VIDEO = GaussianVideo()
 STD = 0.5
@@ -28,7 +28,7 @@ COSINE = schedules.cosine(-20.0, 20.0)
 OPTIONS = {"min_snr": {"gamma": 3.0, "power": 0.5}}  # of the weightings that have some
 
 
-@jax.tree_util.register_dataclass
+@register_tree
 @dataclasses.dataclass(frozen=True)
 class Flow:
     """alpha = 1 - t, sigma = t: not variance preserving, no signal at all at t = 1."""

@@ -29,7 +29,7 @@ from vdm.diffusion.schedules import Schedule
 from vdm.diffusion.targets import Target
 from vdm.diffusion.times import Times
 from vdm.diffusion.weightings import Weighting
-from vdm.types import Denoiser, Level, LogSnr, Prediction, Time, Video
+from vdm.types import Denoiser, Level, LogSnr, Prediction, Time, Video, register_tree
 
 _CHECKED_LEVELS = 1025  # times, from the smallest to 1, at which an objective is tried before it is used
 
@@ -68,7 +68,7 @@ class Objective:
         _check_levels(self)
 
 
-@jax.tree_util.register_dataclass
+@register_tree
 @dataclasses.dataclass(frozen=True)
 class Losses:
     """Means over all frames, pixels and channels of an example, not over examples.

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vdm.types import Level, Time
+from vdm.types import Level, Time, register_tree
 
 _BISECTIONS = 64  # halvings of [0, 1] in `time_of`: more than float64 can tell apart
 
@@ -34,7 +34,7 @@ class Schedule(Protocol):
     """alpha(t) and sigma(t) by their logarithms, elementwise in t.
 
     To add a schedule, write these three in a dataclass that is registered with JAX
-    (`jax.tree_util.register_dataclass`): compiled functions take it as an argument.
+    (`vdm.types.register_tree`): compiled functions take it as an argument.
     """
 
     @property
@@ -104,7 +104,7 @@ def _bisected(schedule: Schedule, log_snrs: Float[Array, "*shape"]) -> Float[Arr
     return 0.5 * (low + high)
 
 
-@jax.tree_util.register_dataclass
+@register_tree
 @dataclasses.dataclass(frozen=True)
 class VPLinear:
     """The variance-preserving SDE with beta(t) = beta_min + t (beta_max - beta_min) (Song et al. 2021, appendix C)."""
@@ -126,7 +126,7 @@ class VPLinear:
         return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
 
 
-@jax.tree_util.register_dataclass
+@register_tree
 @dataclasses.dataclass(frozen=True)
 class Chain:
     """A DDPM chain of T steps as the VP SDE with beta(t) = -T log(1 - beta_i) on ((i - 1)/T, i/T].
@@ -163,7 +163,7 @@ class Chain:
         return left + jnp.where(t < 0.5, from_start, from_end) * (right - left)
 
 
-@jax.tree_util.register_dataclass
+@register_tree
 @dataclasses.dataclass(frozen=True)
 class Cosine:
     """alpha = cos(u), sigma = sin(u), u linear in t between the given log-SNRs (Ho et al. 2022, arXiv 2204.03458)."""

@@ -15,13 +15,13 @@ from jaxtyping import Array, Float, Int
 
 from vdm.runtime.optimizer import Optimizer, average, clip_by_norm
 from vdm.runtime.sharding import Rule, shardings
-from vdm.types import Key, Params
+from vdm.types import Key, Params, register_tree
 
 # It runs once, and the compiler would otherwise spend most of a CPU's minute on hundreds of random draws.
 _COMPILER_OPTIONS = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
 
 
-@jax.tree_util.register_dataclass
+@register_tree
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """Parameters and all that their training carries along.

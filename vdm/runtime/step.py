@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from vdm.diffusion.objectives import Losses
 from vdm.runtime.optimizer import Optimizer
 from vdm.runtime.state import TrainState, apply_gradients
-from vdm.types import LogSnr, Params
+from vdm.types import LogSnr, Params, register_tree
 
 LOG_SNR_EDGES = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # between the buckets that the loss is reported in
 NO_STEP = np.iinfo(np.int32).max
@@ -22,7 +22,7 @@ NO_STEP = np.iinfo(np.int32).max
 LossFn = Callable[[Params], tuple[Losses, LogSnr]]
 
 
-@jax.tree_util.register_dataclass
+@register_tree
 @dataclasses.dataclass(frozen=True)
 class Window:
     """Sums over the steps since the last line of the log.
