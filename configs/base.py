@@ -83,6 +83,7 @@ def _network() -> ConfigDict:
     network.name = "unet3d"
     network.label_dropout = 0.0  # probability that the class label is replaced by the null class
     network.class_conditional = False  # True: the network is told the class label
+    network.learned_variance = False  # True: it also predicts the variance of a chain's steps
 
     network.unet3d = ConfigDict()
     unet = network.unet3d
@@ -107,7 +108,10 @@ def _network() -> ConfigDict:
 
 def _schedule() -> ConfigDict:
     schedule = ConfigDict()
-    schedule.name = "vp_linear"  # ddpm_linear | ddpm_cosine | vp_linear | cosine
+    schedule.name = "vp_linear"  # ddpm_linear | ddpm_cosine | smld | vp_linear | sub_vp | ve | edm | cosine | flow
+    schedule.discretise = 0  # steps of the chain that a continuous schedule is made into; 0: it stays continuous
+    schedule.log_snr_shift = 0.0  # added to log-SNR, 2 log(64 / d) for frames of d x d (Hoogeboom et al. 2023)
+    schedule.zero_terminal_snr = False  # nothing of the data is left at t = 1 (Lin et al. 2023)
 
     schedule.ddpm_linear = ConfigDict()  # Ho et al. 2020
     schedule.ddpm_linear.num_steps = 1000
@@ -119,9 +123,25 @@ def _schedule() -> ConfigDict:
     schedule.ddpm_cosine.offset = 0.008
     schedule.ddpm_cosine.max_beta = 0.999
 
+    schedule.smld = ConfigDict()  # Song & Ermon 2019, geometric levels
+    schedule.smld.num_steps = 1000
+    schedule.smld.sigma_min = 0.01  # in units of the data's [-1, 1]
+    schedule.smld.sigma_max = 50.0
+
     schedule.vp_linear = ConfigDict()  # Song et al. 2021
     schedule.vp_linear.beta_min = 0.1
     schedule.vp_linear.beta_max = 20.0
+    schedule.sub_vp = ConfigDict()  # Song et al. 2021
+    schedule.sub_vp.beta_min = 0.1
+    schedule.sub_vp.beta_max = 20.0
+    schedule.ve = ConfigDict()  # Song et al. 2021
+    schedule.ve.sigma_min = 0.01
+    schedule.ve.sigma_max = 50.0
+
+    schedule.edm = ConfigDict()  # Karras et al. 2022
+    schedule.edm.sigma_min = 0.002
+    schedule.edm.sigma_max = 80.0
+    schedule.edm.rho = 7.0
 
     schedule.cosine = ConfigDict()  # continuous in log-SNR, Ho et al. 2022
     schedule.cosine.log_snr_min = -20.0
@@ -131,38 +151,118 @@ def _schedule() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     objective = ConfigDict()
-    objective.target = "v"  # x0 | noise | v | score
+    objective.target = "v"  # x0 | noise | v | score | flow | edm
     objective.data_std = 1.0  # root mean square of the data as fed, about zero (checked); scales the network's input
+    objective.variance_weight = 0.0  # of the bound that trains the network's variance (0.001: L_hybrid); 0: none is
+    objective.dequantise = False  # train at 2 (k + u)/256 - 1, u uniform, as likelihoods want it; False: at 2 k/255 - 1
 
     objective.weighting = ConfigDict()
-    objective.weighting.name = "unit"  # unit: 1 on the target's error | simple: 1 on the noise error | likelihood |
-    #   min_snr: min(SNR, gamma)^power on the x0 error
+    objective.weighting.name = "unit"  # unit: 1 on the target's error | simple: 1 on the noise error | v: 1 on v's |
+    #   edm: 1 on F's | flow: 1 on the velocity's | likelihood | min_snr: min(SNR, gamma)^power on the x0 error |
+    #   p2: (k + SNR)^-gamma on the noise error | sigmoid: sigmoid(bias - log_snr) on it per unit of log-SNR
     objective.weighting.min_snr = ConfigDict()  # Hang et al. 2023
     objective.weighting.min_snr.gamma = 5.0
     objective.weighting.min_snr.power = 1.0  # in (0, 1]; less than 1: between the x0 error and min-SNR
+    objective.weighting.p2 = ConfigDict()  # Choi et al. 2022
+    objective.weighting.p2.k = 1.0
+    objective.weighting.p2.gamma = 1.0
+    objective.weighting.sigmoid = ConfigDict()  # Kingma & Gao 2023, Hoogeboom et al. 2024
+    objective.weighting.sigmoid.bias = 0.0
 
     objective.times = ConfigDict()  # the measure of noise levels
-    objective.times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule)
-    objective.times.stratified = True  # levels spread evenly over the batch: less variance, the same objective
+    objective.times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule) |
+    #   logit_normal | log_snr_uniform | log_normal_sigma
     objective.times.uniform = ConfigDict()
     objective.times.uniform.min = 1e-3  # t is uniform in (min, 1]
     objective.times.grid = ConfigDict()
     objective.times.grid.num_steps = 1000
+    objective.times.logit_normal = ConfigDict()  # Esser et al. 2024
+    objective.times.logit_normal.mean = 0.0
+    objective.times.logit_normal.std = 1.0
+    objective.times.logit_normal.min = 1e-3
+    objective.times.log_snr_uniform = ConfigDict()
+    objective.times.log_snr_uniform.min = -10.0
+    objective.times.log_snr_uniform.max = 10.0
+    objective.times.log_normal_sigma = ConfigDict()  # Karras et al. 2022, of log(sigma / alpha)
+    objective.times.log_normal_sigma.mean = -1.2
+    objective.times.log_normal_sigma.std = 1.2
+
+    objective.proposal = ConfigDict()  # how levels of the measure are drawn: the variance, never the objective
+    objective.proposal.name = "stratified"  # stratified: spread evenly over the batch | independent | loss_aware
+    objective.proposal.loss_aware = ConfigDict()  # Nichol & Dhariwal 2021: often where losses are large, divided out
+    objective.proposal.loss_aware.num_buckets = 32  # of the measure, equally probable
+    objective.proposal.loss_aware.decay = 0.99  # of a bucket's mean squared loss, per step
+    objective.proposal.loss_aware.uniform_share = 0.1  # of draws that do not look at the losses
+
+    objective.noise_prior = ConfigDict()  # how the noise of a clip's frames is correlated
+    objective.noise_prior.name = "independent"  # independent | shared | mixed | progressive | base_residual
+    objective.noise_prior.mixed = ConfigDict()  # PYoCo, Ge et al. 2023
+    objective.noise_prior.mixed.a = 1.0
+    objective.noise_prior.progressive = ConfigDict()  # PYoCo
+    objective.noise_prior.progressive.a = 2.0
+    objective.noise_prior.base_residual = ConfigDict()  # VideoFusion, Luo et al. 2023
+    objective.noise_prior.base_residual.share = 0.5  # of the base, at the centre frame
+    objective.noise_prior.base_residual.decay = 1.0  # of that share per frame away from it
     return objective
 
 
 def _sampler() -> ConfigDict:
     sampler = ConfigDict()
-    sampler.name = "heun"  # ancestral | ddim | euler_maruyama | euler | heun
+    sampler.name = "heun"  # ancestral | learned_ancestral | ddim | euler_maruyama | reverse_diffusion | euler | heun |
+    #   adaptive | stochastic_heun | predictor_corrector | annealed_langevin | dpm_solver | unipc
     sampler.num_steps = 32  # intervals of the time grid
-    sampler.spacing = "uniform"  # in t | log_snr: uniform in log-SNR
-    sampler.t_min = 1e-3  # the last time before the clean clip is read off
-    sampler.clip = False  # clip the estimate of x0 to [-1, 1] in every step
+
+    sampler.spacing = ConfigDict()
+    sampler.spacing.name = "uniform"  # uniform in t | trailing: in t, ends a step before 0 | log_snr: uniform in it |
+    #   common: uniform between two given log-SNRs | karras: uniform in (sigma/alpha)^(1/rho)
+    sampler.spacing.uniform = ConfigDict()
+    sampler.spacing.uniform.t_min = 1e-3  # the last time before the clean clip is read off
+    sampler.spacing.log_snr = ConfigDict()
+    sampler.spacing.log_snr.t_min = 1e-3
+    sampler.spacing.common = ConfigDict()
+    sampler.spacing.common.log_snr_min = -10.0
+    sampler.spacing.common.log_snr_max = 10.0
+    sampler.spacing.karras = ConfigDict()
+    sampler.spacing.karras.t_min = 1e-3
+    sampler.spacing.karras.rho = 7.0
+
+    sampler.threshold = ConfigDict()  # of the estimate of x0 in every step
+    sampler.threshold.name = "none"  # none | static: clipped | dynamic: clipped and scaled by a percentile of the clip
+    sampler.threshold.static = ConfigDict()
+    sampler.threshold.static.low = -1.0
+    sampler.threshold.static.high = 1.0
+    sampler.threshold.dynamic = ConfigDict()  # Saharia et al. 2022
+    sampler.threshold.dynamic.percentile = 99.5
+
+    sampler.guidance = ConfigDict()  # classifier-free, of a network with labels and label_dropout
+    sampler.guidance.weight = 0.0  # w of (1 + w) x0(label) - w x0(null); s = 1 + w in the other convention; 0: none
+    sampler.guidance.log_snr_min = -1e9  # guided between these levels only
+    sampler.guidance.log_snr_max = 1e9
+    sampler.guidance.rescale = 0.0  # of the guided estimate's standard deviation, in [0, 1] (Lin et al. 2023: 0.7)
 
     sampler.ancestral = ConfigDict()
     sampler.ancestral.variance_interpolation = 0.0  # 0: the lower (beta tilde), 1: the upper (beta), geometric
     sampler.ddim = ConfigDict()
     sampler.ddim.eta = 0.0  # 0: deterministic, 1: ancestral
+    sampler.adaptive = ConfigDict()  # of the flow ODE, by diffrax
+    sampler.adaptive.rtol = 1e-4
+    sampler.adaptive.atol = 1e-4
+    sampler.adaptive.max_steps = 4096
+    sampler.stochastic_heun = ConfigDict()  # Karras et al. 2022
+    sampler.stochastic_heun.churn = 0.0  # S_churn / num_steps
+    sampler.stochastic_heun.churn_min = 0.0  # sigma/alpha
+    sampler.stochastic_heun.churn_max = 1e9
+    sampler.stochastic_heun.noise_scale = 1.0
+    sampler.predictor_corrector = ConfigDict()  # Song et al. 2021
+    sampler.predictor_corrector.predictor = "reverse_diffusion"  # ancestral | reverse_diffusion | euler_maruyama
+    sampler.predictor_corrector.snr = 0.16
+    sampler.predictor_corrector.num_corrections = 1
+    sampler.annealed_langevin = ConfigDict()  # Song & Ermon 2019
+    sampler.annealed_langevin.step_size = 0.2  # in units of sigma^2
+    sampler.annealed_langevin.num_corrections = 100  # steps per level
+    sampler.dpm_solver = ConfigDict()  # DPM-Solver++ multistep, Lu et al. 2022
+    sampler.dpm_solver.order = 2  # 1 | 2
+    sampler.dpm_solver.stochastic = False  # True: its SDE form
     return sampler
 
 

@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     config.objective.weighting.name = "min_snr"  # half-way, or the noisy levels that decide colour and path come short
     config.objective.weighting.min_snr.update(gamma=20.0, power=0.5)
     config.optimizer.update(learning_rate=3e-3, warmup_steps=100, decay_steps=10900, ema_decay=0.998)
-    config.sampler.update(num_steps=24, t_min=0.02)  # Heun in t is inaccurate where the log-SNR rises fastest
+    config.sampler.num_steps = 24
+    config.sampler.spacing.uniform.t_min = 0.02  # Heun in t is inaccurate where the log-SNR rises fastest
     config.run.update(num_steps=11000, log_every_steps=100, validate_every_steps=1000, sample_every_steps=2000)
     config.run.checkpoint_every_steps = 500
 

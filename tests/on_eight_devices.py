@@ -22,7 +22,9 @@ def one_step(mesh):
     experiment = dataclasses.replace(build.experiment(tiny.get_config()), mesh=mesh)
     parts = experiment.network.init, experiment.optimizer
     with jax.set_mesh(mesh):
-        begun = state.init_state(*parts, random.key(0, Purpose.INIT), mesh, experiment.rules)
+        begun = state.init_state(
+            *parts, random.key(0, Purpose.INIT), mesh, experiment.rules, experiment.proposal.first()
+        )
         places = jax.tree.map(lambda leaf: leaf.sharding, begun.params)
         begun = dataclasses.replace(begun, params=jax.device_put(randomised(begun.params), places))
         batches = train.device_batches(experiment, 0)

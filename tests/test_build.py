@@ -30,11 +30,11 @@ class Angle:
 
     num_steps = None
 
-    def log_alpha(self, t):
-        return jnp.log(jnp.cos(0.01 + 1.55 * t))
+    def alpha(self, t):
+        return jnp.cos(0.01 + 1.55 * t)
 
-    def log_sigma(self, t):
-        return jnp.log(jnp.sin(0.01 + 1.55 * t))
+    def sigma(self, t):
+        return jnp.sin(0.01 + 1.55 * t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +43,13 @@ class TwoTimes:
 
     early: float
 
-    @property
-    def smallest(self):
-        return self.early
+    def ends(self, schedule):
+        return self.early, 1.0
 
-    def time(self, u):
+    def time(self, schedule, u):
         return jnp.where(u < 0.5, 1.0, self.early)
 
-    def density(self, t):
+    def density(self, schedule, t):
         return jnp.ones_like(t)
 
 
@@ -112,8 +111,8 @@ def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_pat
         (build.SOURCES, "flat", build.SOURCES["moving_shapes"]),
         (build.NETWORKS, "gray", gray),
         (build.SCHEDULES, "angle", Angle),
-        (build.TARGETS, "twice_x0", twice_x0),
-        (build.WEIGHTINGS, "thrice", lambda: thrice),
+        (build.TARGETS, "twice_x0", lambda data_std: twice_x0),
+        (build.WEIGHTINGS, "thrice", lambda data_std: thrice),
         (build.TIMES, "two", TwoTimes),
         (build.SAMPLERS, "guess", Guess),
         (build.OPTIMIZERS, "sgd", sgd),

@@ -86,7 +86,7 @@ def test_bad_input_is_answered_before_compute(arguments, answer, capsys, tmp_pat
         "objective.times.name=normal",
         "optimizer.name=sgd",
         "sampler.name=pndm",
-        "sampler.spacing=even",
+        "sampler.spacing.name=even",
         "sampler.num_steps=0",
         "evaluation.log_snrs=(-99.0,)",
         "run.mesh.fsdp=3",

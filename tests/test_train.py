@@ -31,7 +31,8 @@ ON_EIGHT_DEVICES = (
 
 def saved_state(config, folder) -> TrainState:
     experiment = build.experiment(config)
-    abstract = abstract_state(experiment.network.init, experiment.optimizer, experiment.mesh, experiment.rules)
+    parts = experiment.network.init, experiment.optimizer
+    abstract = abstract_state(*parts, experiment.mesh, experiment.rules, experiment.proposal.first())
     return checkpoints.restore(Path(folder) / "checkpoints", abstract)
 
 
@@ -209,16 +210,3 @@ def test_what_may_change_when_a_run_resumes_does_not_name_it_anew(uninterrupted)
     same = tiny.get_config()
     same.run.log_every_steps = 3
     assert train.train(same, uninterrupted[0]).status == "finished"
-
-
-def test_stratified_times_are_uniform_and_make_the_mean_less_variable():
-    index = jax.numpy.arange(8)
-    draw = jax.jit(jax.vmap(train.time_uniforms, (0, None, None, None)), static_argnums=(2, 3))
-    keys = jax.random.split(jax.random.key(0), 4000)
-    spread, alone = (np.asarray(draw(keys, index, 8, stratified)) for stratified in (True, False))
-    for row in spread.T:  # each number alone: Kolmogorov-Smirnov distance below the 0.1 % point, 1.95 / sqrt(n)
-        empirical = np.arange(1, len(row) + 1) / len(row)
-        assert np.abs(np.sort(row) - empirical).max() < 1.95 / np.sqrt(len(row))
-    loss = lambda u: np.exp(-3 * u).mean(axis=1)  # noqa: E731  # falls with the noise level, as losses do
-    assert abs(loss(spread).mean() - (1 - np.exp(-3)) / 3) < 2.5e-3  # five standard errors
-    assert loss(spread).var() < 0.2 * loss(alone).var()  # 0.145 in theory: (range / 8)^2 / 12 against variance / 8

@@ -12,7 +12,7 @@ def get_config() -> Config:
     tiny.name = "tiny"
     tiny.data.num_frames, tiny.data.height, tiny.data.width, tiny.data.batch_size = 4, 8, 8, 8
     tiny.data.moving_shapes.update(num_train=64, num_validation=16, radius=1.5, colours=("red", "blue"))
-    tiny.network.unet3d.update(channels=8, multipliers=(1,), attention_levels=(), head_dim=8, patch=2)
+    tiny.network.unet3d.update(channels=8, multipliers=(1,), attention_levels=(), head_dim=8, patch=2, groups=4)
     tiny.optimizer.update(warmup_steps=2, ema_decay=0.9)
     tiny.sampler.update(num_steps=2)
     tiny.evaluation.update(num_samples=8, num_validation=8, batch_size=8, log_snrs=(-2.0, 2.0))

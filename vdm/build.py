@@ -19,8 +19,10 @@ from jaxtyping import Array, Float
 
 from data.clips import ClipSampler
 from data.sources import Splits, folder, moving_digits, moving_shapes, simulated, tfds
-from vdm.diffusion import samplers, schedules, times
+from vdm.diffusion import noise_priors, proposals, samplers, schedules, times
+from vdm.diffusion.guidance import THRESHOLDS, Threshold, classifier_free
 from vdm.diffusion.objectives import Objective, Predict
+from vdm.diffusion.proposals import Proposal
 from vdm.diffusion.samplers import grids
 from vdm.diffusion.targets import TARGETS
 from vdm.diffusion.weightings import WEIGHTINGS
@@ -30,7 +32,7 @@ from vdm.runtime import mesh as meshes
 from vdm.runtime import optimizer as optimizers
 from vdm.runtime.optimizer import Optimizer
 from vdm.runtime.sharding import UNET_RULES, Rule
-from vdm.types import Condition, Config, Key, LogSnr, Network, Params, Prediction, Video
+from vdm.types import Condition, Config, Denoiser, Key, Level, LogSnr, Network, Params, Prediction, Video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Experiment:
     network: Network
     rules: tuple[Rule, ...]
     objective: Objective
+    proposal: Proposal
     optimizer: Optimizer
     sampler: Sampler
     validation_times: Float[Array, "levels"]
@@ -68,11 +71,18 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A step rule, the times it is carried over (from 1 down), and whether estimates of x0 are clipped to [-1, 1]."""
+    """A step rule, the times it is carried over (from 1 down), and what is done to the denoiser before it."""
 
-    step: samplers.Step
+    step: samplers.Sampler
     times: Float[Array, "num_times"]
-    clip: bool
+    threshold: Threshold
+    guidance: Config
+
+    def guided(self, conditional: Denoiser, unconditional: Denoiser | None) -> Denoiser:
+        """The denoiser with guidance, where there is some, and then its threshold."""
+        if self.guidance.weight and unconditional is not None:
+            conditional = classifier_free(conditional, unconditional, **self.guidance)
+        return self.threshold(conditional)
 
 
 def experiment(config: Config) -> Experiment:
@@ -89,16 +99,11 @@ def experiment(config: Config) -> Experiment:
     make_network = lookup(NETWORKS, config.network.name, "network.name")
     size = config.data.height, config.data.width
     make_network(config.network, (*size, 3), None)  # any channels: what its options are refused for is known already
-    schedule = choose(SCHEDULES, config.schedule, "schedule")
-    objective = Objective(
-        schedule=schedule,
-        target=lookup(TARGETS, config.objective.target, "objective.target"),
-        weighting=choose(WEIGHTINGS, config.objective.weighting, "objective.weighting"),
-        times=choose(TIMES, config.objective.times, "objective.times"),
-        data_std=config.objective.data_std,
-    )
+    schedule = make_schedule(config.schedule)
+    objective = make_objective(config.objective, schedule)
+    proposal = choose(PROPOSALS, config.objective.proposal, "objective.proposal")
     optimizer = _optimizer(config.optimizer)
-    sampler = _sampler(config.sampler, schedule)
+    sampler = _sampler(config, objective)
     validation_times = schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs))
 
     splits = make_splits(config.data)  # after all that can be refused without the data: a folder's videos are decoded
@@ -114,11 +119,40 @@ def experiment(config: Config) -> Experiment:
         network=network,
         rules=rules,
         objective=objective,
+        proposal=proposal,
         optimizer=optimizer,
         sampler=sampler,
         validation_times=validation_times,
         frame_shape=frame_shape,
         num_classes=num_classes,
+    )
+
+
+def make_schedule(config: Config) -> schedules.Schedule:
+    """The schedule of `config.schedule` with its wrappers.
+
+    Raises:
+      ValueError: a name that is in no table, or numbers that make no schedule.
+    """
+    schedule = choose(SCHEDULES, config, "schedule")
+    if config.log_snr_shift:
+        schedule = schedules.shifted(schedule, config.log_snr_shift)
+    if config.discretise:
+        schedule = schedules.discretised(schedule, config.discretise)
+    return schedules.zero_terminal(schedule) if config.zero_terminal_snr else schedule
+
+
+def make_objective(config: Config, schedule: schedules.Schedule) -> Objective:
+    """The objective of `config.objective` on a schedule. Raises ValueError as `Objective` and `choose`."""
+    data_std = config.data_std
+    return Objective(
+        schedule=schedule,
+        target=lookup(TARGETS, config.target, "objective.target")(data_std),
+        weighting=choose(WEIGHTINGS, config.weighting, "objective.weighting", data_std=data_std),
+        times=choose(TIMES, config.times, "objective.times"),
+        data_std=data_std,
+        noise_prior=choose(NOISE_PRIORS, config.noise_prior, "objective.noise_prior"),
+        variance_weight=config.variance_weight,
     )
 
 
@@ -228,10 +262,48 @@ def _optimizer(config: Config) -> Optimizer:
     return Optimizer(transform, rate, clip_norm=config.clip_norm, ema_decay=config.ema_decay)
 
 
-def _sampler(config: Config, schedule: schedules.Schedule) -> Sampler:
-    grid = lookup(grids.GRIDS, config.spacing, "sampler.spacing")
-    times = grid(schedule, config.num_steps, config.t_min)
-    return Sampler(choose(SAMPLERS, config, "sampler"), times, config.clip)
+def _sampler(config: Config, objective: Objective) -> Sampler:
+    options, schedule = config.sampler, objective.schedule
+    grid = choose(grids.GRIDS, options.spacing, "sampler.spacing", schedule=schedule, num_steps=options.num_steps)
+    step = choose(SAMPLERS, options, "sampler")
+    samplers.check_start(step, schedule, grid)
+    made = Sampler(step, grid, choose(THRESHOLDS, options.threshold, "sampler.threshold"), options.guidance)
+    _check_sampler(config, objective, made)
+    return made
+
+
+def _check_sampler(config: Config, objective: Objective, sampler: Sampler) -> None:
+    options, guided = config.sampler, bool(config.sampler.guidance.weight)
+    if guided and not (config.network.class_conditional and config.network.label_dropout):
+        raise ValueError(
+            f"config.sampler.guidance.weight is {options.guidance.weight:g}, but the network has no null condition: set"
+            " network.class_conditional=True and network.label_dropout (0.1, say), or the weight to 0"
+        )
+    sampler.guided(_nothing, _nothing)  # refuses options out of their range
+    low, high = options.threshold.static.low, options.threshold.static.high
+    if options.threshold.name == "static" and not (low <= -1.0 and high >= 1.0):
+        raise ValueError(
+            f"config.sampler.threshold.static clips to [{low:g}, {high:g}], but the data lie in [-1, 1]: widen it"
+        )
+    has_variance = config.network.learned_variance and not guided and options.threshold.name == "none"
+    if isinstance(sampler.step, samplers.LearnedAncestral) and not has_variance:
+        raise ValueError(
+            "config.sampler.name is learned_ancestral: it needs network.learned_variance=True, no guidance and no"
+            " threshold, which do not pass a variance on"
+        )
+    if config.network.learned_variance != bool(objective.variance_weight):
+        raise ValueError(
+            f"config.network.learned_variance is {config.network.learned_variance} and objective.variance_weight"
+            f" {objective.variance_weight:g}: a variance is learned where both are set"
+        )
+    if isinstance(sampler.step, samplers.PredictorCorrector | samplers.AnnealedLangevin):
+        noise_priors.require_regular(objective.noise_prior, config.data.num_frames, "a Langevin step")
+    if objective.weighting.whitened:
+        noise_priors.require_regular(objective.noise_prior, config.data.num_frames, "the likelihood weighting")
+
+
+def _nothing(xt: Video, level: Level) -> Video:
+    return xt
 
 
 def _world(config: Config) -> Any:
@@ -263,7 +335,13 @@ def _unet3d(
 ) -> tuple[Network, tuple[Rule, ...]]:
     height, width, channels = frame_shape
     network = unet3d(
-        UNet3DConfig(channels_in=channels, channels_out=channels, num_classes=num_classes, **config.unet3d)
+        UNet3DConfig(
+            channels_in=channels,
+            channels_out=channels,
+            num_classes=num_classes,
+            learned_variance=config.learned_variance,
+            **config.unet3d,
+        )
     )
     network.check(height, width)
     return network, UNET_RULES
@@ -278,15 +356,46 @@ NETWORKS = {"unet3d": _unet3d}
 SCHEDULES = {
     "ddpm_linear": schedules.ddpm_linear,
     "ddpm_cosine": schedules.ddpm_cosine,
+    "smld": schedules.smld,
     "vp_linear": schedules.vp_linear,
+    "sub_vp": schedules.sub_vp,
+    "ve": schedules.ve,
+    "edm": schedules.edm,
     "cosine": schedules.cosine,
+    "flow": schedules.flow,
 }
-TIMES = {"uniform": times.Uniform, "grid": times.Grid}
+TIMES = {
+    "uniform": times.Uniform,
+    "grid": times.Grid,
+    "logit_normal": times.LogitNormal,
+    "log_snr_uniform": times.LogSnrUniform,
+    "log_normal_sigma": times.LogNormalSigma,
+}
+PROPOSALS = {
+    "independent": proposals.Independent,
+    "stratified": proposals.Stratified,
+    "loss_aware": proposals.LossAware,
+}
+NOISE_PRIORS = {
+    "independent": noise_priors.Independent,
+    "shared": noise_priors.Shared,
+    "mixed": noise_priors.Mixed,
+    "progressive": noise_priors.Progressive,
+    "base_residual": noise_priors.BaseResidual,
+}
 SAMPLERS = {
     "ancestral": samplers.Ancestral,
+    "learned_ancestral": samplers.LearnedAncestral,
     "ddim": samplers.Ddim,
     "euler_maruyama": samplers.EulerMaruyama,
+    "reverse_diffusion": samplers.ReverseDiffusion,
     "euler": samplers.Euler,
     "heun": samplers.Heun,
+    "adaptive": samplers.AdaptiveFlow,
+    "stochastic_heun": samplers.StochasticHeun,
+    "predictor_corrector": samplers.PredictorCorrector,
+    "annealed_langevin": samplers.AnnealedLangevin,
+    "dpm_solver": samplers.DpmSolver,
+    "unipc": samplers.UniPC,
 }
 OPTIMIZERS = {"adam": optimizers.adam, "adamw": optimizers.adamw}

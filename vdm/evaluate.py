@@ -22,18 +22,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, UInt8
 
 from data import pipeline
 from vdm import build, sample
-from vdm.diffusion import objectives, samplers
+from vdm.diffusion import bound, objectives, samplers
 from vdm.diffusion.objectives import Losses
 from vdm.records import identity, record, statistics
 from vdm.records.record import Metric, Record
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
-from vdm.types import Condition, Config, Params, Video
+from vdm.types import Condition, Config, Key, Params, Video
 
 OPTIONS = (("checkpoint_step", 0, "of the checkpoint; 0: the newest"),)
 VALID = "valid clips"  # the metric that arms are compared by
@@ -96,7 +97,7 @@ def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str
 
     @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def losses_at(params: Params, batch: Mapping[str, Array]) -> Losses:
-        x0 = jax.lax.with_sharding_constraint(to_float(batch["video"]), meshes.video_sharding(mesh))
+        x0 = clean_clips(experiment, batch, random.key(config.seed, Purpose.VALIDATION_DEQUANTISATION))
         noise_key = random.key(config.seed, Purpose.VALIDATION_NOISE)
         noise = random.example_noise(noise_key, batch["index"], config.data.num_frames, experiment.frame_shape)
         label = None if experiment.num_classes is None else batch["label"]
@@ -127,6 +128,20 @@ def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str
         }
 
     return validate
+
+
+def clean_clips(experiment: build.Experiment, batch: Mapping[str, Array], key: Key) -> Video:
+    """x0 of a batch, laid out over the mesh: the 8-bit video in [-1, 1], with `config.objective.dequantise` at a random
+    point of each pixel's bin.
+    """
+    config, video = experiment.config, batch["video"]
+    if not config.objective.dequantise:
+        x0 = to_float(video)
+    else:
+        shape = config.data.num_frames, experiment.frame_shape
+        uniform = ndtr(random.example_noise(key, batch["index"], *shape))
+        x0 = bound.dequantised(video.astype(jnp.float32), uniform)
+    return jax.lax.with_sharding_constraint(x0, meshes.video_sharding(experiment.mesh))
 
 
 def to_float(video: UInt8[Array, "batch frames height width channels"]) -> Video:

@@ -14,21 +14,21 @@ import io
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jaxtyping import Array, Int, UInt8
 
 from data import video_io
 from vdm import build
-from vdm.diffusion import objectives, samplers
-from vdm.diffusion.guidance.clipping import clipped
+from vdm.diffusion import noise_priors, objectives, samplers
 from vdm.records import identity
 from vdm.records.record import write_whole
 from vdm.runtime import checkpoints, random
 from vdm.runtime import mesh as meshes
 from vdm.runtime.random import Purpose
 from vdm.runtime.state import abstract_state
-from vdm.types import BATCH_AXES, Condition, Config, Params, Video
+from vdm.types import BATCH_AXES, Condition, Config, Denoiser, Key, Params, Video
 
 OPTIONS = (
     ("num_clips", 16, "clips to draw"),
@@ -68,7 +68,8 @@ def restore(config: Config, workdir: epath.PathLike, step: int | None = None) ->
     saved = checkpoints.read_identity(directory, step=step)
     identity.require_same_identity(_without(saved), _without(identity.identity(config)), str(workdir))
     experiment = build.experiment(config)
-    abstract = abstract_state(experiment.network.init, experiment.optimizer, experiment.mesh, experiment.rules)
+    parts = experiment.network.init, experiment.optimizer
+    abstract = abstract_state(*parts, experiment.mesh, experiment.rules, experiment.proposal.first())
     state = checkpoints.restore(directory, abstract, step=step)
     return experiment, state.ema, int(state.step)
 
@@ -102,22 +103,28 @@ def make_sampler(experiment: build.Experiment) -> Callable[[Params, Int[Array, "
 
     With labels, clip i is of class i modulo the number of classes.
     """
-    config, sampler = experiment.config, experiment.sampler
+    config, sampler, objective = experiment.config, experiment.sampler, experiment.objective
     shape = (config.data.num_frames, experiment.frame_shape)
-    schedule = experiment.objective.schedule
 
     def sample(params: Params, indices: Int[Array, "batch"]) -> Video:
-        def noise(i: Int[Array, ""]) -> Video:
-            return random.example_noise(random.key(config.seed, Purpose.SAMPLE_NOISE, i), indices, *shape)
+        def draw(key: Key) -> Video:
+            return noise_priors.correlate(objective.noise_prior, random.example_noise(key, indices, *shape))
 
-        label = None if experiment.num_classes is None else indices % experiment.num_classes
-        denoiser = objectives.denoiser(experiment.objective, experiment.predict(params, Condition(label)))
-        if sampler.clip:
-            denoiser = clipped(denoiser)
-        start = random.example_noise(random.key(config.seed, Purpose.SAMPLE_PRIOR), indices, *shape)
+        def noise(i: Int[Array, ""]) -> Video:
+            return draw(random.key(config.seed, Purpose.SAMPLE_NOISE, i))
+
+        def told(label: Int[Array, "batch"] | None) -> Denoiser:
+            return objectives.denoiser(objective, experiment.predict(params, Condition(label)))
+
+        num_classes = experiment.num_classes
+        if num_classes is None:
+            denoiser = sampler.guided(told(None), None)
+        else:
+            denoiser = sampler.guided(told(indices % num_classes), told(jnp.full_like(indices, num_classes)))
+        start = draw(random.key(config.seed, Purpose.SAMPLE_PRIOR))
         start = jax.lax.with_sharding_constraint(start, meshes.video_sharding(experiment.mesh))
-        prior = samplers.prior(schedule, start)
-        return samplers.sample(denoiser, schedule, sampler.step, sampler.times, prior, noise)
+        prior = samplers.prior(objective.schedule, sampler.times, start)
+        return samplers.sample(denoiser, objective.schedule, sampler.step, sampler.times, prior, noise)
 
     return jax.jit(sample, out_shardings=meshes.replicated(experiment.mesh))
 

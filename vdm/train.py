@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +127,7 @@ def start(experiment: build.Experiment, folder: epath.Path) -> TrainState:
     """The newest checkpoint, or the first parameters where there is none."""
     directory = folder / "checkpoints"
     parts = experiment.network.init, experiment.optimizer
-    where = experiment.mesh, experiment.rules
+    where = experiment.mesh, experiment.rules, experiment.proposal.first()
     if not checkpoints.saved_steps(directory):
         return state.init_state(*parts, random.key(experiment.config.seed, Purpose.INIT), *where)
     identity.require_same_identity(checkpoints.read_identity(directory), experiment.config, str(folder))
@@ -141,10 +142,12 @@ def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Bat
         def key(purpose: Purpose) -> Key:
             return random.key(config.seed, purpose, train_state.step)
 
-        x0 = jax.lax.with_sharding_constraint(evaluate.to_float(batch["video"]), meshes.video_sharding(mesh))
+        x0 = evaluate.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
         index, num_frames = batch["index"], config.data.num_frames
         noise = random.example_noise(key(Purpose.NOISE), index, num_frames, experiment.frame_shape)
-        u = time_uniforms(key(Purpose.TIME), index, config.data.batch_size, config.objective.times.stratified)
+        uniform = random.example_uniform(key(Purpose.TIME), index)
+        row = index % config.data.batch_size
+        u, importance = experiment.proposal.draw(train_state.proposal, uniform, row)
         t = objectives.times_of(objective, u, num_frames)
         label = drop_labels(experiment, batch, random.example_uniform(key(Purpose.LABEL_DROPOUT), index))
 
@@ -152,23 +155,15 @@ def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Bat
             predict = experiment.predict(params, Condition(label), key(Purpose.DROPOUT))
             return objectives.loss(objective, predict, x0, noise, t), schedules.log_snr(objective.schedule, t)
 
-        return train_step(train_state, window, losses_of, experiment.optimizer)
+        def observe(memory: Any, losses: Float[Array, "batch"]) -> Any:
+            return experiment.proposal.observe(memory, u, losses)
 
-    abstract = state.abstract_state(experiment.network.init, experiment.optimizer, mesh, experiment.rules)
+        return train_step(train_state, window, losses_of, experiment.optimizer, importance, observe)
+
+    parts = experiment.network.init, experiment.optimizer
+    abstract = state.abstract_state(*parts, mesh, experiment.rules, experiment.proposal.first())
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(mesh)))
-
-
-def time_uniforms(key: Key, index: Int[Array, "batch"], batch_size: int, stratified: bool) -> Float[Array, "batch"]:
-    """A number in [0, 1) per example, from which the measure of noise levels makes its time.
-
-    Stratified, the batch shares one offset and its rows are spread evenly (Kingma et al. 2021, appendix I): each number
-    alone is uniform still, so the objective is the same and only the variance of its gradient falls.
-    """
-    if not stratified:
-        return random.example_uniform(key, index)
-    offset = random.example_uniform(key, jnp.zeros(1, jnp.int32))
-    return (offset + (index % batch_size) / batch_size) % 1.0
 
 
 def drop_labels(experiment: build.Experiment, batch: Batch, u: Float[Array, "batch"]) -> Int[Array, "batch"] | None:

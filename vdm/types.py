@@ -29,25 +29,33 @@ FRAME_AXES = ("frames",)  # those that split the frames of a clip
 Class = TypeVar("Class", bound=type)
 
 
+def static(**options: Any) -> Any:
+    """A field of a registered dataclass that is part of its structure, not a number: a count, say."""
+    return dataclasses.field(metadata={"static": True}, **options)
+
+
 def register_tree(cls: Class) -> Class:
-    """Makes a dataclass a pytree, every field a subtree: a class decorator.
+    """Makes a dataclass a pytree, every field a subtree but for those marked `static()`: a class decorator.
 
     It stands where `jax.tree_util.register_dataclass` would, whose structures do not tell classes apart (jax 0.10.2 and
     0.12.0): two classes with as many fields compare equal, and where their hashes happen to share a slot of the cache,
     in one process of 25 or so, a compiled function runs the program of the first class on the second.
     """
-    names = tuple(field.name for field in dataclasses.fields(cls))
+    fields = dataclasses.fields(cls)
+    names = tuple(field.name for field in fields if not field.metadata.get("static"))
+    fixed = tuple(field.name for field in fields if field.metadata.get("static"))
     keys = tuple(jax.tree_util.GetAttrKey(name) for name in names)
 
-    def flatten(tree: Any) -> tuple[tuple[Any, ...], None]:
-        return tuple(getattr(tree, name) for name in names), None
+    def flatten(tree: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(tree, name) for name in names), tuple(getattr(tree, name) for name in fixed)
 
-    def flatten_with_keys(tree: Any) -> tuple[tuple[tuple[Any, Any], ...], None]:
-        return tuple(zip(keys, flatten(tree)[0], strict=True)), None
+    def flatten_with_keys(tree: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+        children, values = flatten(tree)
+        return tuple(zip(keys, children, strict=True)), values
 
-    def unflatten(_: None, children: Iterable[Any]) -> Any:
+    def unflatten(values: tuple[Any, ...], children: Iterable[Any]) -> Any:
         tree = object.__new__(cls)  # its leaves may be anything, shapes or shardings say: no __init__ that checks them
-        for name, child in zip(names, children, strict=True):
+        for name, child in (*zip(names, children, strict=True), *zip(fixed, values, strict=True)):
             object.__setattr__(tree, name, child)
         return tree
 
@@ -87,7 +95,13 @@ class Condition:
 @register_tree
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The network's raw output: `value` estimates the target; `log_variance` only where a variance is learned."""
+    """The network's raw output.
+
+    Attributes:
+      value: estimates the target.
+      log_variance: only where a variance is learned: where the log variance of the step back stands between the lower
+        one (0) and the upper one (1).
+    """
 
     value: Video
     log_variance: Video | None = None

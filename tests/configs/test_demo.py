@@ -21,7 +21,7 @@ def test_every_arm_can_be_built(arms):
 
 
 def test_the_arms_weigh_as_the_config_says(arms):
-    expected = build.WEIGHTINGS["min_snr"](gamma=20.0, power=0.5)
+    expected = build.WEIGHTINGS["min_snr"](0.22, gamma=20.0, power=0.5)
     assert all(arm.objective.weighting == expected for arm in arms.values())
 
 

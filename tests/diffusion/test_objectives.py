@@ -25,29 +25,22 @@ STD = 0.5
 DDPM = schedules.ddpm_linear(1000, 1e-4, 0.02)
 VP = schedules.vp_linear(0.1, 20.0)
 COSINE = schedules.cosine(-20.0, 20.0)
-OPTIONS = {"min_snr": {"gamma": 3.0, "power": 0.5}}  # of the weightings that have some
+OPTIONS = {"min_snr": {"gamma": 3.0, "power": 0.5}, "p2": {"k": 1.0, "gamma": 0.5}, "sigmoid": {"bias": 1.0}}  # of the weightings that have some
 
 
-@register_tree
-@dataclasses.dataclass(frozen=True)
-class Flow:
-    """alpha = 1 - t, sigma = t: not variance preserving, no signal at all at t = 1."""
-
-    num_steps = None
-
-    def log_alpha(self, t):
-        return jnp.log1p(-t)
-
-    def log_sigma(self, t):
-        return jnp.log(t)
+FLOW = schedules.flow()
 
 
 def made(weighting, **options):
-    return WEIGHTINGS[weighting](**(options or OPTIONS.get(weighting, {})))
+    return WEIGHTINGS[weighting](STD, **(options or OPTIONS.get(weighting, {})))
+
+
+def of(target):
+    return TARGETS[target](STD)
 
 
 def objective(schedule=VP, target="noise", weighting="simple", times=None):
-    return Objective(schedule, TARGETS[target], made(weighting), times or Uniform(1e-3), STD)
+    return Objective(schedule, of(target), made(weighting), times or Uniform(1e-3), STD)
 
 
 def network(target, denoise):
@@ -58,7 +51,7 @@ def network(target, denoise):
         level = Level(alpha, sigma, log_snr)
         xt = scaled_xt * process.spread(jnp.sqrt((STD * alpha) ** 2 + sigma**2))
         x0 = denoise(xt, level)
-        return Prediction(targets.value_of(TARGETS[target], x0, process.noise_from(x0, xt, level), level))
+        return Prediction(targets.value_of(of(target), x0, process.noise_from(x0, xt, level), level))
 
     return predict
 
@@ -391,7 +384,7 @@ def test_input_has_unit_variance_at_every_level():
     """With data of variance data_std^2 the network's input has variance 1, also where alpha^2 + sigma^2 is not 1."""
     white = GaussianVideo(variance=STD**2, frame_correlation=0.0, pixel_correlation=0.0)
     x0, noise = white.moment_design()
-    for schedule in (VP, Flow()):
+    for schedule in (VP, FLOW):
         level = schedules.level(schedule, jnp.asarray(np.tile(np.float32([0.01, 0.5, 1.0]), (24, 1))))
         shown = np.asarray(objectives.scaled(process.diffuse(x0, noise, level), level, STD)).reshape(24, -1)
         np.testing.assert_allclose(shown.T @ shown / 24, np.eye(12), atol=1e-5)
@@ -404,7 +397,7 @@ def test_no_signal_at_all_is_fine_for_v_and_x0(target, weighting, factor):
     variance.
     """
     losses = design_losses(
-        objective(Flow(), target, weighting), lambda xt, log_snr: Prediction(0.0 * xt), np.float32([1.0])
+        objective(FLOW, target, weighting), lambda xt, log_snr: Prediction(0.0 * xt), np.float32([1.0])
     )
     assert losses.loss[0] == pytest.approx(factor * VIDEO.variance, rel=1e-5)
 
@@ -413,11 +406,11 @@ def test_no_signal_at_all_is_fine_for_v_and_x0(target, weighting, factor):
     ("build", "said"),
     [
         (lambda: objective(VP, times=Uniform(0.0)), "no noise .*raise times.uniform.min"),
-        (lambda: objective(Flow(), "noise"), "at t = 1 noise does not determine x0; predict v or x0"),
-        (lambda: objective(Flow(), "v", "likelihood"), "weighting likelihood is not finite on the error of v"),
+        (lambda: objective(FLOW, "noise"), "at t = 1 noise does not determine x0; predict v or x0"),
+        (lambda: objective(FLOW, "v", "likelihood"), "weighting likelihood is not finite on the error of v"),
         (lambda: objective(DDPM, times=Grid(500)), "num_steps is 500, but the schedule is a chain of 1000"),
-        (lambda: Objective(VP, TARGETS["v"], made("unit"), Uniform(1e-3), 0.0), "data_std must be positive"),
-        (lambda: objective(Flow(), "v", "min_snr"), "at t = 1 weighting min_snr gives no weight"),
+        (lambda: Objective(VP, of("v"), made("unit"), Uniform(1e-3), 0.0), "data_std must be positive"),
+        (lambda: objective(FLOW, "v", "min_snr"), "at t = 1 weighting min_snr gives no weight"),
         *(
             (functools.partial(made, "min_snr", gamma=gamma, power=power), r"gamma > 0 and power in \(0, 1\]")
             for gamma, power in ((0.0, 1.0), (-1.0, 1.0), (5.0, 0.0), (5.0, -0.5), (5.0, 2.0))

@@ -1,6 +1,7 @@
 """One objective for all: target x weighting x measure of noise levels, on a schedule.
 
-    objective = Objective(schedule, TARGETS["v"], WEIGHTINGS["unit"], times.Uniform(1e-3), data_std=0.5)
+    v, unit = TARGETS["v"](0.5), WEIGHTINGS["unit"](0.5)                    # of data with a standard deviation of 0.5
+    objective = Objective(schedule, v, unit, times.Uniform(1e-3), data_std=0.5)
     t = times_of(objective, u, num_frames)                # u [batch] in [0, 1): one level per clip
     losses = loss(objective, predict, x0, noise, t)       # per example; the mean over a batch estimates the objective
     denoise = denoiser(objective, predict)                # what samplers and evaluation take
@@ -24,14 +25,16 @@ import numpy as np
 from einops import reduce, repeat
 from jaxtyping import Array, Float
 
-from vdm.diffusion import process, schedules, targets, weightings
+from vdm.diffusion import bound, noise_priors, process, schedules, targets, weightings
+from vdm.diffusion.noise_priors import Independent, NoisePrior
 from vdm.diffusion.schedules import Schedule
 from vdm.diffusion.targets import Target
-from vdm.diffusion.times import Times
+from vdm.diffusion.times import Grid, Times
 from vdm.diffusion.weightings import Weighting
-from vdm.types import Denoiser, Level, LogSnr, Prediction, Time, Video, register_tree
+from vdm.types import Level, LogSnr, Prediction, Time, Video, register_tree
 
-_CHECKED_LEVELS = 1025  # times, from the smallest to 1, at which an objective is tried before it is used
+_CHECKED_LEVELS = 1025  # times at which an objective is tried before it is used
+_FALL = 1e-3  # a rise of log-SNR between two of them that is more than rounding
 
 
 @runtime_checkable
@@ -47,11 +50,14 @@ class Objective:
 
     Attributes:
       data_std: root mean square about zero of the data as fed; scales the network's input only.
+      noise_prior: what correlates the noise of a clip's frames.
+      variance_weight: of the variational bound, in bits/dim summed over a chain's T steps, that trains the network's
+        variance and nothing else (L_hybrid of Nichol and Dhariwal 2021: 0.001); 0: no variance is learned.
 
     Raises:
-      ValueError: data_std is not positive; the measure's grid is not the schedule's; or some level that the measure
-        visits has no noise at all, does not let the target determine x0, gets no weight from the weighting (min-SNR
-        without any signal), or has a factor that is not finite.
+      ValueError: data_std is not positive; the measure's grid is not the schedule's; log-SNR rises somewhere; or some
+        level that the measure visits has no noise at all, does not let the target determine x0, gets no weight from the
+        weighting (min-SNR without any signal), or has a factor that is not finite.
     """
 
     schedule: Schedule
@@ -59,12 +65,15 @@ class Objective:
     weighting: Weighting
     times: Times
     data_std: float
+    noise_prior: NoisePrior = dataclasses.field(default_factory=Independent)
+    variance_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.data_std < np.inf:
             raise ValueError(
                 f"data_std must be positive and finite, got {self.data_std:g}: measure it on the data as fed"
             )
+        _check_grid(self)
         _check_levels(self)
 
 
@@ -86,41 +95,91 @@ class Losses:
 
 def times_of(objective: Objective, u: Float[Array, "batch"], num_frames: int) -> Time:
     """The times that the measure gives to uniform numbers in [0, 1), one for all frames of a clip."""
-    return repeat(objective.times.time(u), "batch -> batch frames", frames=num_frames)
+    return repeat(objective.times.time(objective.schedule, u), "batch -> batch frames", frames=num_frames)
 
 
 def loss(objective: Objective, predict: Predict, x0: Video, noise: Video, t: Time) -> Losses:
-    """The loss of every example at its frames' times, for given clean clips and standard normal noise.
+    """The loss of every example at its frames' times, for given clean clips and standard normal noise, which the
+    objective's prior correlates.
 
     The error is taken on the network's raw output and multiplied by one factor per frame, formed in logs.
     """
+    noise = noise_priors.correlate(objective.noise_prior, noise)
     level = schedules.level(objective.schedule, t)
     xt = process.diffuse(x0, noise, level)
-    value = predict(scaled(xt, level, objective.data_std), level.log_snr).value
-    error = (value - targets.value_of(objective.target, x0, noise, level)) ** 2
-    per_frame = reduce(error, "batch frames height width channels -> batch frames", "mean")
-
-    log_factor = weightings.log_factor(objective.weighting, objective.target, objective.schedule, t, level)
+    prediction = predict(scaled(xt, level, objective.data_std), level.log_snr)
+    error = prediction.value - targets.value_of(objective.target, x0, noise, level)
     of_target = targets.log_leverage(objective.target, level)
+    per_frame = _mean_square(error)
 
     def mean(log_weight: Time) -> Float[Array, "batch"]:
         return reduce(jnp.exp(log_weight) * per_frame, "batch frames -> batch", "mean")
 
-    return Losses(
-        loss=mean(log_factor),
+    losses = Losses(
+        loss=_weighted(objective, error, t, level),
         x0_error=mean(2.0 * (targets.log_leverage(targets.X0, level) - of_target)),
         noise_error=mean(2.0 * (targets.log_leverage(targets.NOISE, level) - of_target)),
     )
+    if not objective.variance_weight:
+        return losses
+    return dataclasses.replace(losses, loss=losses.loss + _hybrid(objective, prediction, x0, xt, t, level))
 
 
-def denoiser(objective: Objective, predict: Predict) -> Denoiser:
+def _weighted(objective: Objective, error: Video, t: Time, level: Level) -> Float[Array, "batch"]:
+    log_factor = weightings.log_factor(
+        objective.weighting, objective.target, objective.schedule, objective.times, t, level
+    )
+    if not objective.weighting.whitened or isinstance(objective.noise_prior, Independent):
+        return reduce(jnp.exp(log_factor) * _mean_square(error), "batch frames -> batch", "mean")
+    of_noise = process.spread(jnp.exp(0.5 * log_factor)) * error
+    return _mean_square(noise_priors.whiten(objective.noise_prior, of_noise)).mean(axis=1)
+
+
+def _hybrid(
+    objective: Objective, prediction: Prediction, x0: Video, xt: Video, t: Time, level: Level
+) -> Float[Array, "batch"]:
+    """The variance's part of L_hybrid: the mean is held fixed in it."""
+    if prediction.log_variance is None:
+        raise ValueError(
+            "variance_weight is set, but the network predicts no variance: set network.learned_variance to True"
+        )
+    estimate = jax.lax.stop_gradient(targets.solve(objective.target, prediction.value, xt, level)[0])
+    decoder = bound.discretised_gaussian(1.0 / 255.0)
+    nats = bound.learned_step(objective.schedule, t, x0, estimate, prediction.log_variance, decoder).sum(axis=1)
+    assert objective.schedule.num_steps is not None
+    per_step = bound.bits_per_dim(nats, x0[0].size)
+    return objective.variance_weight * objective.schedule.num_steps * per_step
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkDenoiser:
     """(xt, level) -> the estimate of E[x0 | xt] that the network's value stands for."""
 
-    def denoise(xt: Video, level: Level) -> Video:
-        value = predict(scaled(xt, level, objective.data_std), level.log_snr).value
-        return targets.solve(objective.target, value, xt, level)[0]
+    objective: Objective
+    predict: Predict
 
-    return denoise
+    def __call__(self, xt: Video, level: Level) -> Video:
+        return self._solved(xt, level)[0]
+
+    def with_variance(self, xt: Video, level: Level) -> tuple[Video, Video]:
+        """The estimate of x0, and the share of the upper log variance in that of the step (0: the lower one).
+
+        Raises:
+          ValueError: the network predicts no variance.
+        """
+        x0, share = self._solved(xt, level)
+        if share is None:
+            raise ValueError("the network predicts no variance: set network.learned_variance to True and train it")
+        return x0, share
+
+    def _solved(self, xt: Video, level: Level) -> tuple[Video, Video | None]:
+        prediction = self.predict(scaled(xt, level, self.objective.data_std), level.log_snr)
+        return targets.solve(self.objective.target, prediction.value, xt, level)[0], prediction.log_variance
+
+
+def denoiser(objective: Objective, predict: Predict) -> NetworkDenoiser:
+    """The network as samplers and evaluation see it: a `Denoiser`."""
+    return NetworkDenoiser(objective, predict)
 
 
 def scaled(xt: Video, level: Level, data_std: float) -> Video:
@@ -143,28 +202,52 @@ def effective_weight(objective: Objective, log_snrs: Float[Array, "levels"]) -> 
     @jax.jit
     def weight_at(t: Time) -> Time:
         level = schedules.level(objective.schedule, t)
-        own = weightings.log_factor(objective.weighting, objective.target, objective.schedule, t, level)
+        own = weightings.log_factor(
+            objective.weighting, objective.target, objective.schedule, objective.times, t, level
+        )
         to_noise = targets.log_leverage(objective.target, level) - targets.log_leverage(targets.NOISE, level)
-        density = objective.times.density(t) / -schedules.log_snr_rate(objective.schedule, t)
+        density = objective.times.density(objective.schedule, t) / -schedules.log_snr_rate(objective.schedule, t)
         return jnp.exp(own + 2.0 * to_noise) * density
 
     return weight_at(t)[:, 0]
 
 
-def _check_levels(objective: Objective) -> None:
-    grid = getattr(objective.times, "num_steps", None)
+def _mean_square(error: Video) -> Time:
+    return reduce(error**2, "batch frames height width channels -> batch frames", "mean")
+
+
+def _check_grid(objective: Objective) -> None:
+    grid = objective.times.num_steps if isinstance(objective.times, Grid) else None
     steps = objective.schedule.num_steps
     if grid is not None and steps is not None and grid != steps:
         raise ValueError(
             f"times.grid.num_steps is {grid}, but the schedule is a chain of {steps} steps: make them equal"
         )
-    t = np.linspace(objective.times.smallest, 1.0, _CHECKED_LEVELS, dtype=np.float32)
+    if not objective.variance_weight:
+        return
+    if objective.variance_weight < 0.0:
+        raise ValueError(f"variance_weight must be at least 0, got {objective.variance_weight:g}")
+    if grid is None or steps is None or not isinstance(objective.noise_prior, Independent):
+        raise ValueError(
+            "a learned variance belongs to the steps of a chain: take a schedule with steps (or schedule.discretise),"
+            " times.name = grid and independent noise"
+        )
+
+
+def _check_levels(objective: Objective) -> None:
+    smallest, largest = objective.times.ends(objective.schedule)
+    t = np.linspace(smallest, largest, _CHECKED_LEVELS, dtype=np.float32)
     with jax.ensure_compile_time_eval():
-        tried = _tried(objective.schedule, objective.target, objective.weighting, jnp.asarray(t[:, None]))
+        tried = _tried(
+            objective.schedule, objective.target, objective.weighting, objective.times, jnp.asarray(t[:, None])
+        )
         log_snr, leverage, log_weight, factor = (np.asarray(values)[:, 0] for values in tried)
+    with np.errstate(invalid="ignore"):  # from infinity to infinity
+        rises = np.append(np.diff(log_snr) > _FALL, False)
     name = objective.target.name
     faults = {
         "there is no noise (log-SNR is not below infinity); raise times.uniform.min": ~(log_snr < np.inf),
+        f"log-SNR rises: {type(objective.schedule).__name__} is no schedule, whose signal is lost monotonically": rises,
         f"{name} does not determine x0; predict v or x0": ~np.isfinite(leverage),
         f"weighting {objective.weighting.name} gives no weight; take another weighting, or a schedule that keeps some"
         " signal": log_weight == -np.inf,
@@ -176,10 +259,12 @@ def _check_levels(objective: Objective) -> None:
             raise ValueError(f"at t = {t[where][0]:g} {fault}")
 
 
-@functools.partial(jax.jit, static_argnames=("target", "weighting"))
-def _tried(schedule: Schedule, target: Target, weighting: Weighting, t: Time) -> tuple[Time, Time, Time, Time]:
+@functools.partial(jax.jit, static_argnames=("target", "weighting", "times"))
+def _tried(
+    schedule: Schedule, target: Target, weighting: Weighting, times: Times, t: Time
+) -> tuple[Time, Time, Time, Time]:
     """(log-SNR, log leverage of the target, log weight, factor on the target's error)."""
     level = schedules.level(schedule, t)
-    log_factor = weightings.log_factor(weighting, target, schedule, t, level)
+    log_factor = weightings.log_factor(weighting, target, schedule, times, t, level)
     log_weight = weighting.log_weight(schedule, t)
     return level.log_snr, targets.log_leverage(target, level), log_weight, jnp.exp(log_factor)

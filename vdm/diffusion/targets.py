@@ -1,7 +1,7 @@
 """What the network is asked for: a target is a row (a, b) in y = a x0 + b noise.
 
 With xt = alpha x0 + sigma noise every row gives a 2x2 system, and one solve converts any target to any other. To add a
-target, add a row.
+target, write its constructor (of the data's standard deviation, which only EDM's uses) and add it to the table.
 """
 
 from __future__ import annotations
@@ -36,14 +36,46 @@ def _v(level: Level) -> tuple[Time, Time]:
     return -level.sigma / norm, level.alpha / norm
 
 
+def _flow(level: Level) -> tuple[Time, Time]:
+    return -jnp.ones_like(level.alpha), jnp.ones_like(level.sigma)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Edm:
+    """(x0 - c_skip x) / c_out of the noisy clip x = x0 + s noise, s = sigma / alpha."""
+
+    data_std: float
+
+    def __call__(self, level: Level) -> tuple[Time, Time]:
+        signal = level.alpha * self.data_std
+        norm = jnp.hypot(signal, level.sigma)
+        return level.sigma / (norm * self.data_std), -signal / norm
+
+
 X0 = Target("x0", _x0)
 NOISE = Target("noise", _noise)
 V = Target("v", _v)  # Salimans and Ho 2022, arXiv 2202.00512
 # The score is -F/sigma with F the network's output: F regresses the noise. A raw score is no regression target, its
 # size is 1/sigma.
 SCORE = Target("score", _noise)
+FLOW = Target("flow", _flow)  # the velocity noise - x0 of straight paths (Lipman et al. 2023)
 
-TARGETS = {target.name: target for target in (X0, NOISE, V, SCORE)}
+
+def edm(data_std: float) -> Target:
+    """F of Karras et al. 2022 (arXiv 2206.00364, equation 7) for any alpha and sigma: unit variance for data of that
+    standard deviation. At 1 it is -v.
+    """
+    return Target("edm", _Edm(data_std))
+
+
+TARGETS: dict[str, Callable[[float], Target]] = {
+    "x0": lambda data_std: X0,
+    "noise": lambda data_std: NOISE,
+    "v": lambda data_std: V,
+    "score": lambda data_std: SCORE,
+    "flow": lambda data_std: FLOW,
+    "edm": edm,
+}
 
 
 def value_of(target: Target, x0: Video, noise: Video, level: Level) -> Video:

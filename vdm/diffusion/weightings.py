@@ -2,7 +2,8 @@
 
 A weighting is a logarithm and the target whose squared error it weighs. `log_factor` turns it, in logs, into the one
 factor on the squared error of the target that the network really predicts, so nothing is ever a large number times a
-small one. To add a weighting, write its constructor and add it to the table.
+small one. To add a weighting, write its constructor (of the data's standard deviation and its own options) and add it
+to the table.
 """
 
 from __future__ import annotations
@@ -11,21 +12,30 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
-from vdm.diffusion import schedules
+from vdm.diffusion import schedules, targets
 from vdm.diffusion.schedules import Schedule
-from vdm.diffusion.targets import NOISE, X0, Target, log_leverage
+from vdm.diffusion.targets import FLOW, NOISE, X0, Target, V, log_leverage
+from vdm.diffusion.times import Times
 from vdm.types import Level, Time
 
 
 @dataclasses.dataclass(frozen=True)
 class Weighting:
-    """exp(log_weight(schedule, t)) times the squared error of `on`; None: of whatever the network predicts."""
+    """exp(log_weight(schedule, t)) times the squared error of `on`; None: of whatever the network predicts.
+
+    Attributes:
+      per_log_snr: the weight is the effective one, on each unit of log-SNR: it is divided by the density of levels.
+      whitened: the error is taken in the norm of the inverse covariance of the noise, as likelihoods want it.
+    """
 
     name: str
     on: Target | None
     log_weight: Callable[[Schedule, Time], Time]
+    per_log_snr: bool = False
+    whitened: bool = False
 
 
 def _one(schedule: Schedule, t: Time) -> Time:
@@ -47,24 +57,60 @@ class _ClippedSnr:
         return self.power * jnp.minimum(schedules.log_snr(schedule, t), math.log(self.gamma))
 
 
-def unit() -> Weighting:
+@dataclasses.dataclass(frozen=True)
+class _P2:
+    """-gamma log(k + SNR)."""
+
+    k: float
+    gamma: float
+
+    def __call__(self, schedule: Schedule, t: Time) -> Time:
+        return -self.gamma * jnp.logaddexp(math.log(self.k), schedules.log_snr(schedule, t))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sigmoid:
+    """log sigmoid(bias - log_snr)."""
+
+    bias: float
+
+    def __call__(self, schedule: Schedule, t: Time) -> Time:
+        return jax.nn.log_sigmoid(self.bias - schedules.log_snr(schedule, t))
+
+
+def unit(data_std: float) -> Weighting:
     """1 on the error of whatever the network predicts."""
     return Weighting("unit", None, _one)
 
 
-def simple() -> Weighting:
+def simple(data_std: float) -> Weighting:
     """1 on the noise error: L_simple of Ho et al. 2020; lambda = std^2 of Song et al. 2021."""
     return Weighting("simple", NOISE, _one)
 
 
-def likelihood() -> Weighting:
+def likelihood(data_std: float) -> Weighting:
     """g^2 / (2 std^2) = -1/2 d log_snr/dt on the noise error: the bound on the negative log-likelihood in nats (Song et
     al. 2021b; Kingma et al. 2021).
     """
-    return Weighting("likelihood", NOISE, _likelihood)
+    return Weighting("likelihood", NOISE, _likelihood, whitened=True)
 
 
-def min_snr(gamma: float, power: float) -> Weighting:
+def v(data_std: float) -> Weighting:
+    """1 on the v error, 1 + 1/SNR on the noise error, whatever the network predicts (Salimans and Ho 2022)."""
+    return Weighting("v", V, _one)
+
+
+def edm(data_std: float) -> Weighting:
+    """1 on the error of EDM's F, 1 + (s / data_std)^2 on the noise error (Karras et al. 2022)."""
+    return Weighting("edm", targets.edm(data_std), _one)
+
+
+def flow(data_std: float) -> Weighting:
+    """1 on the error of the velocity noise - x0: 1/(1 - t)^2 on the noise error of the flow schedule."""
+    return Weighting("flow", FLOW, _one)
+
+
+def min_snr(data_std: float, gamma: float, power: float) -> Weighting:
     """min(SNR, gamma)^power on the x0 error.
 
     With power 1 min-SNR (Hang et al. 2023, arXiv 2303.09556). Less flattens it towards 1 on the x0 error: at 1/2 it
@@ -79,12 +125,42 @@ def min_snr(gamma: float, power: float) -> Weighting:
     return Weighting("min_snr", X0, _ClippedSnr(gamma, power))
 
 
-WEIGHTINGS = {"unit": unit, "simple": simple, "likelihood": likelihood, "min_snr": min_snr}
+def p2(data_std: float, k: float, gamma: float) -> Weighting:
+    """1/(k + SNR)^gamma on the noise error (Choi et al. 2022, arXiv 2204.00227: k = 1, gamma = 0.5 or 1).
+
+    Raises:
+      ValueError: k is not positive, or gamma negative.
+    """
+    if not (k > 0 and gamma >= 0):
+        raise ValueError(f"weighting.p2 needs k > 0 and gamma >= 0, got {k:g} and {gamma:g}")
+    return Weighting("p2", NOISE, _P2(k, gamma))
 
 
-def log_factor(weighting: Weighting, target: Target, schedule: Schedule, t: Time, level: Level) -> Time:
+def sigmoid(data_std: float, bias: float) -> Weighting:
+    """sigmoid(bias - log_snr) on the noise error per unit of log-SNR, whatever levels are visited how often (Kingma and
+    Gao 2023; Hoogeboom et al. 2024).
+    """
+    return Weighting("sigmoid", NOISE, _Sigmoid(bias), per_log_snr=True)
+
+
+WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
+    "unit": unit,
+    "simple": simple,
+    "likelihood": likelihood,
+    "v": v,
+    "edm": edm,
+    "flow": flow,
+    "min_snr": min_snr,
+    "p2": p2,
+    "sigmoid": sigmoid,
+}
+
+
+def log_factor(weighting: Weighting, target: Target, schedule: Schedule, times: Times, t: Time, level: Level) -> Time:
     """log of the factor on the squared error of `target` at time t, where the level is `level`."""
     log_weight = weighting.log_weight(schedule, t)
+    if weighting.per_log_snr:
+        log_weight -= jnp.log(times.density(schedule, t) / -schedules.log_snr_rate(schedule, t))
     if weighting.on is None:
         return log_weight
     return log_weight + 2.0 * (log_leverage(weighting.on, level) - log_leverage(target, level))

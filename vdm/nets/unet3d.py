@@ -89,6 +89,7 @@ class UNet3DConfig:
       dropout: probability, in [0, 1), that a residual block drops a number.
       remat: whether the backward pass computes blocks again instead of keeping their activations.
       num_classes: classes of the label; None: the network is told no class.
+      learned_variance: predict `log_variance` too, from as many channels again.
       norm, embedding, attention, position, resampling, skips, compute_dtype: names of parts, see the table above.
 
     Raises:
@@ -107,6 +108,7 @@ class UNet3DConfig:
     dropout: float = 0.0
     remat: bool = False
     num_classes: int | None = None
+    learned_variance: bool = False
     norm: str = "group"
     embedding: str = "add"
     attention: str = "space_time"
@@ -140,6 +142,11 @@ class UNet3DConfig:
                 )
         if self.norm == "group" and self.channels % self.groups:
             raise ValueError(f"channels {self.channels} are not divisible into {self.groups} groups: change either.")
+        if self.norm == "group" and self.embedding == "add" and self.channels == self.groups:
+            raise ValueError(
+                f"With {self.groups} groups of one channel the norm takes out what the embedding adds, and the network"
+                " is blind to level and class: take fewer groups, or embedding scale_shift."
+            )
 
     def width(self, level: int) -> int:
         """Channels of a level."""
@@ -223,7 +230,10 @@ class UNet3D:
                 x = call(params, x)
             if step.leaves_skip:
                 skips.append(x)
-        return Prediction(depth_to_space(x.astype(jnp.float32), self.config.patch))
+        out = depth_to_space(x.astype(jnp.float32), self.config.patch)
+        if not self.config.learned_variance:
+            return Prediction(out)
+        return Prediction(*jnp.split(out, 2, axis=-1))
 
     def _embed(self, params: Params, log_snr: LogSnr, condition: Condition) -> jax.Array:
         """What every residual block is handed: [batch, frames, embedding] in float32."""
@@ -278,7 +288,7 @@ class _Plan:
                 self.block(f"up_{level}", block, c.width(level), level in c.attention_levels, takes_skip=True)
             if level != levels[0]:
                 self.plain(f"up_{level}/upsample", partial(up, self.channels), self.channels)
-        width, out = self.channels, c.channels_out * c.patch**2
+        width, out = self.channels, c.channels_out * (1 + c.learned_variance) * c.patch**2
         self.plain("head", lambda rngs: OutputHead(width, out, rngs, norm=c.norm, groups=c.groups), out)
 
     def define(self, name: str, build: Callable[[nnx.Rngs], nnx.Module]) -> None:

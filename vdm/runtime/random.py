@@ -26,6 +26,8 @@ class Purpose(enum.IntEnum):
     VALIDATION_NOISE = 5  # fixed over the whole run: use step 0
     SAMPLE_PRIOR = 6  # where a sampled clip starts from
     SAMPLE_NOISE = 7  # what a stochastic sampler adds; the step is the sampler's
+    DEQUANTISATION = 8  # where in its bin a pixel of a training clip lies
+    VALIDATION_DEQUANTISATION = 9  # the same of a validation clip; use step 0
 
 
 def key(seed: int, purpose: Purpose, step: Int[Array, ""] | int = 0) -> Key:

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PyTree
 
 from vdm.runtime.optimizer import Optimizer, average, clip_by_norm
 from vdm.runtime.sharding import Rule, shardings
@@ -32,6 +32,7 @@ class TrainState:
       ema: the exponential moving average of `params`, which samples are drawn with; it starts at the first parameters.
       opt_state: of the optax transform.
       num_clipped: steps so far whose gradient was clipped.
+      proposal: what the proposal of noise levels remembers of past losses; () for one that remembers nothing.
     """
 
     step: Int[Array, ""]
@@ -39,10 +40,15 @@ class TrainState:
     ema: Params
     opt_state: optax.OptState
     num_clipped: Int[Array, ""]
+    proposal: PyTree[Any] = ()
 
 
 def abstract_state(
-    init: Callable[[Key], Params], optimizer: Optimizer, mesh: Mesh, rules: Sequence[Rule]
+    init: Callable[[Key], Params],
+    optimizer: Optimizer,
+    mesh: Mesh,
+    rules: Sequence[Rule],
+    proposal: PyTree[Any] = (),
 ) -> TrainState:
     """The shapes, types and resting places of the state, without computing any of it: what a restore needs.
 
@@ -52,15 +58,22 @@ def abstract_state(
     Raises:
       ValueError: as `sharding.spec_of`, when the table does not place a parameter.
     """
-    shapes = jax.eval_shape(_initialiser(init, optimizer), jax.random.key(0))
-    places = shardings(shapes, rules, mesh)
+    shapes = jax.eval_shape(_initialiser(init, optimizer, proposal), jax.random.key(0))
+    everywhere = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), shapes.proposal)
+    places = shardings(dataclasses.replace(shapes, proposal=()), rules, mesh)
+    places = dataclasses.replace(places, proposal=everywhere)
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
     )
 
 
 def init_state(
-    init: Callable[[Key], Params], optimizer: Optimizer, key: Key, mesh: Mesh, rules: Sequence[Rule]
+    init: Callable[[Key], Params],
+    optimizer: Optimizer,
+    key: Key,
+    mesh: Mesh,
+    rules: Sequence[Rule],
+    proposal: PyTree[Any] = (),
 ) -> TrainState:
     """The state before the first step, made in its resting place: no device ever holds more than its share.
 
@@ -70,16 +83,19 @@ def init_state(
       key: of `Purpose.INIT`; the parameters depend on it alone, not on the mesh.
       mesh: of all devices.
       rules: the sharding table.
+      proposal: what the proposal of noise levels remembers at first; every device holds it whole.
 
     Raises:
       ValueError: as `abstract_state`.
     """
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(init, optimizer, mesh, rules))
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(init, optimizer, mesh, rules, proposal))
     options = _COMPILER_OPTIONS.get(jax.default_backend())
-    return jax.jit(_initialiser(init, optimizer), out_shardings=places, compiler_options=options)(key)
+    return jax.jit(_initialiser(init, optimizer, proposal), out_shardings=places, compiler_options=options)(key)
 
 
-def _initialiser(init: Callable[[Key], Params], optimizer: Optimizer) -> Callable[[Key], TrainState]:
+def _initialiser(
+    init: Callable[[Key], Params], optimizer: Optimizer, proposal: PyTree[Any]
+) -> Callable[[Key], TrainState]:
     def initialise(key: Key) -> TrainState:
         params = init(key)
         return TrainState(
@@ -88,6 +104,7 @@ def _initialiser(init: Callable[[Key], Params], optimizer: Optimizer) -> Callabl
             ema=params,  # jit gives every output memory of its own, so the two can be donated side by side
             opt_state=optimizer.transform.init(params),
             num_clipped=jnp.zeros((), jnp.int32),
+            proposal=proposal,
         )
 
     return initialise
@@ -118,6 +135,7 @@ def apply_gradients(
         ema=average(state.ema, params, optimizer.ema_decay),
         opt_state=opt_state,
         num_clipped=num_clipped,
+        proposal=state.proposal,
     )
     scalars = {
         "gradient_norm": norm,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from vdm.diffusion.objectives import Losses
 from vdm.runtime.optimizer import Optimizer
@@ -29,6 +30,7 @@ class Window:
 
     Attributes:
       num_steps: summed over.
+      mean_loss: sum over steps of the batch's mean, which the gradient is of.
       loss: sum over examples by log-SNR bucket, `count` of the examples in it.
       gradient_norm: sum over steps.
       clipped_share: of all steps of the run so far; learning_rate: of the last step.
@@ -36,6 +38,7 @@ class Window:
     """
 
     num_steps: Int[Array, ""]
+    mean_loss: Float[Array, ""]
     loss: Float[Array, "buckets"]
     count: Float[Array, "buckets"]
     gradient_norm: Float[Array, ""]
@@ -49,6 +52,7 @@ class Window:
         buckets = jnp.zeros(len(LOG_SNR_EDGES) + 1)
         return cls(
             num_steps=jnp.zeros((), jnp.int32),
+            mean_loss=jnp.zeros(()),
             loss=buckets,
             count=jnp.copy(buckets),
             gradient_norm=jnp.zeros(()),
@@ -62,7 +66,7 @@ class Window:
         loss, count = np.asarray(self.loss, np.float64), np.asarray(self.count, np.float64)
         steps = float(self.num_steps)
         scalars = {
-            "train/loss": float(loss.sum() / count.sum()),
+            "train/loss": float(self.mean_loss) / steps,
             "train/gradient_norm": float(self.gradient_norm) / steps,
             "train/clipped_share": float(self.clipped_share),
             "train/learning_rate": float(self.learning_rate),
@@ -78,24 +82,36 @@ def bucket_names() -> tuple[str, ...]:
     return tuple(f"log_snr {name}" for name in (f"below {edges[0]}", *inner, f"above {edges[-1]}"))
 
 
-def train_step(state: TrainState, window: Window, losses_of: LossFn, optimizer: Optimizer) -> tuple[TrainState, Window]:
+def train_step(
+    state: TrainState,
+    window: Window,
+    losses_of: LossFn,
+    optimizer: Optimizer,
+    importance: Float[Array, "batch"] | float = 1.0,
+    observe: Callable[[PyTree[Any], Float[Array, "batch"]], PyTree[Any]] = lambda memory, losses: memory,
+) -> tuple[TrainState, Window]:
     """Gradient of the batch's mean loss, one step of the optimiser, and the window with this step added.
 
     Args:
       losses_of: parameters to the losses of every example of the batch and its frames' log-SNR.
+      importance: of every example in the mean, where a proposal drew levels unevenly. The window's mean has it too; the
+        losses of its buckets are those of the levels themselves.
+      observe: the proposal's memory and the losses to its memory after the step.
     """
 
     def mean_loss(params: Params) -> tuple[Float[Array, ""], tuple[Losses, LogSnr]]:
         losses, log_snr = losses_of(params)
-        return losses.loss.mean(), (losses, log_snr)
+        return (importance * losses.loss).mean(), (losses, log_snr)
 
     (loss, (losses, log_snr)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     after, scalars = apply_gradients(state, gradients, optimizer)
+    after = dataclasses.replace(after, proposal=observe(state.proposal, losses.loss))
     # frames of one clip share a bucket: that of their mean level
     bucket = jnp.searchsorted(jnp.array(LOG_SNR_EDGES), log_snr.mean(axis=1))
     finite = jnp.isfinite(loss) & jnp.isfinite(scalars["gradient_norm"])
     window = Window(
         num_steps=window.num_steps + 1,
+        mean_loss=window.mean_loss + loss,
         loss=window.loss.at[bucket].add(losses.loss),
         count=window.count.at[bucket].add(1.0),
         gradient_norm=window.gradient_norm + scalars["gradient_norm"],

@@ -1,1 +1,17 @@
-"""Guidance: everything here maps a denoiser to a denoiser, so no sampler knows of it."""
+"""Guidance: everything here maps denoisers to a denoiser, so no sampler knows of it."""
+
+from vdm.diffusion.guidance.classifier_free import classifier_free, composition, ordered
+from vdm.diffusion.guidance.gradient import classifier, reconstruction
+from vdm.diffusion.guidance.thresholds import THRESHOLDS, Threshold, dynamic, static
+
+__all__ = [
+    "THRESHOLDS",
+    "Threshold",
+    "classifier",
+    "classifier_free",
+    "composition",
+    "dynamic",
+    "ordered",
+    "reconstruction",
+    "static",
+]

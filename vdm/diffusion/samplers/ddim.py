@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -31,7 +32,9 @@ class Ddim:
         if not 0.0 <= self.eta <= 1.0:
             raise ValueError(f"ddim.eta must be in [0, 1], got {self.eta:g}")
 
-    def __call__(self, denoiser: Denoiser, schedule: Schedule, xt: Video, t: Time, s: Time, noise: Video) -> Video:
+    def __call__(
+        self, denoiser: Denoiser, schedule: Schedule, xt: Video, t: Time, s: Time, noise: Callable[[int], Video]
+    ) -> Video:
         here, there = schedules.level(schedule, t), schedules.level(schedule, s)
         x0 = denoiser(xt, here)
         kept_noise = process.noise_from(x0, xt, here)
@@ -42,5 +45,5 @@ class Ddim:
         return (
             x_s
             + process.spread(there.sigma * jnp.sqrt(1.0 - drawn)) * kept_noise
-            + process.spread(there.sigma * jnp.sqrt(drawn)) * noise
+            + process.spread(there.sigma * jnp.sqrt(drawn)) * noise(0)
         )
