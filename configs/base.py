@@ -125,8 +125,8 @@ def _schedule() -> ConfigDict:
 
     schedule.smld = ConfigDict()  # Song & Ermon 2019, geometric levels
     schedule.smld.num_steps = 1000
-    schedule.smld.sigma_min = 0.01  # in units of the data's [-1, 1]
-    schedule.smld.sigma_max = 50.0
+    schedule.smld.sigma_min = 0.02  # in units of the data's [-1, 1]; published as 0.01 and 50 for [0, 1]
+    schedule.smld.sigma_max = 100.0
 
     schedule.vp_linear = ConfigDict()  # Song et al. 2021
     schedule.vp_linear.beta_min = 0.1
@@ -134,9 +134,9 @@ def _schedule() -> ConfigDict:
     schedule.sub_vp = ConfigDict()  # Song et al. 2021
     schedule.sub_vp.beta_min = 0.1
     schedule.sub_vp.beta_max = 20.0
-    schedule.ve = ConfigDict()  # Song et al. 2021
-    schedule.ve.sigma_min = 0.01
-    schedule.ve.sigma_max = 50.0
+    schedule.ve = ConfigDict()  # Song et al. 2021, units as above
+    schedule.ve.sigma_min = 0.02
+    schedule.ve.sigma_max = 100.0
 
     schedule.edm = ConfigDict()  # Karras et al. 2022
     schedule.edm.sigma_min = 0.002
@@ -158,8 +158,9 @@ def _objective() -> ConfigDict:
 
     objective.weighting = ConfigDict()
     objective.weighting.name = "unit"  # unit: 1 on the target's error | simple: 1 on the noise error | v: 1 on v's |
-    #   edm: 1 on F's | flow: 1 on the velocity's | likelihood | min_snr: min(SNR, gamma)^power on the x0 error |
-    #   p2: (k + SNR)^-gamma on the noise error | sigmoid: sigmoid(bias - log_snr) on it per unit of log-SNR
+    #   edm: 1 on F's | flow: 1 on the velocity's | likelihood | vlb: likelihood in the steps of a chain |
+    #   min_snr: min(SNR, gamma)^power on the x0 error | p2: (k + SNR)^-gamma on the noise error |
+    #   sigmoid: sigmoid(bias - log_snr) on the noise error per unit of log-SNR
     objective.weighting.min_snr = ConfigDict()  # Hang et al. 2023
     objective.weighting.min_snr.gamma = 5.0
     objective.weighting.min_snr.power = 1.0  # in (0, 1]; less than 1: between the x0 error and min-SNR

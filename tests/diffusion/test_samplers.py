@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.gaussian_video import GaussianVideo
-from vdm.diffusion import samplers, schedules
-from vdm.diffusion import guidance
+from vdm.diffusion import guidance, samplers, schedules
 from vdm.diffusion.process import spread
 from vdm.diffusion.samplers import Ancestral, Ddim, Euler, EulerMaruyama, Heun, grids
 
@@ -46,7 +45,9 @@ def variance_at_the_end(step, schedule, times, start):
     def advance(variance, interval):
         t, s = (jnp.full((2, 1), time) for time in interval)
         ones, zeros = jnp.ones((1, 1, 1, VARIANCES.size, 1)), jnp.zeros((1, 1, 1, VARIANCES.size, 1))
-        probes = step(exact, schedule, jnp.concatenate([ones, zeros]), t, s, lambda draw: jnp.concatenate([zeros, ones]))
+        probes = step(
+            exact, schedule, jnp.concatenate([ones, zeros]), t, s, lambda draw: jnp.concatenate([zeros, ones])
+        )
         return (probes[0] ** 2 * variance + probes[1] ** 2), None
 
     start = jnp.asarray(np.asarray(start)[None, None, :, None])
@@ -156,7 +157,9 @@ def test_ancestral_step_is_the_published_one():
         t, s = (jnp.asarray(np.full((1, 1), time)) for time in (0.5, 0.499))
         for share in (0.0, 0.3, 1.0):
             step = Ancestral(share)
-            got = jax.jit(lambda x, z, step=step: step(exact, DDPM, x, t, s, lambda draw: z))(jnp.asarray(x), jnp.asarray(z))
+            got = jax.jit(lambda x, z, step=step: step(exact, DDPM, x, t, s, lambda draw: z))(
+                jnp.asarray(x), jnp.asarray(z)
+            )
             std = np.sqrt(lower ** (1 - share) * upper**share)
             np.testing.assert_allclose(np.ravel(got), mean + std * z.ravel(), rtol=1e-8)
 

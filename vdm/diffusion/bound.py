@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -44,10 +43,8 @@ class Bound:
         return self.prior + self.diffusion + self.decoder
 
 
-class Decoder(Protocol):
-    """-log p(x0) by N(mean, std^2), summed over the pixels of each frame."""
-
-    def __call__(self, x0: Video, mean: Video, std: Float[Array, "..."]) -> Time: ...
+# -log p(x0) by N(mean, std^2), summed over the pixels of each frame: (x0, mean, std) to nats
+Decoder = Callable[[Video, Video, Float[Array, "..."]], Time]
 
 
 def bits_per_dim(nats: Float[Array, "*shape"], num_dims: int) -> Float[Array, "*shape"]:

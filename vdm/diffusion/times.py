@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vdm.diffusion import schedules
 from vdm.diffusion.schedules import Schedule
@@ -181,7 +181,7 @@ def _reached(schedule: Schedule, like: Float[Array, "..."]) -> tuple[Float[Array
 
 def _within(
     schedule: Schedule, t: Float[Array, "*shape"], low: Float[Array, ""], high: Float[Array, ""]
-) -> Float[Array, "*shape"]:
+) -> Bool[Array, "*shape"]:
     log_snr = schedules.log_snr(schedule, t)
     slack = 1e-5 * (1.0 + jnp.abs(jnp.where(jnp.isfinite(log_snr), log_snr, 0.0)))
     return (log_snr >= low - slack) & (log_snr <= high + slack) & jnp.isfinite(log_snr)

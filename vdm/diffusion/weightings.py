@@ -46,6 +46,19 @@ def _likelihood(schedule: Schedule, t: Time) -> Time:
     return jnp.log(-0.5 * schedules.log_snr_rate(schedule, t))
 
 
+def _vlb(schedule: Schedule, t: Time) -> Time:
+    steps = schedule.num_steps
+    if steps is None:
+        raise ValueError(
+            f"weighting vlb weighs the steps of a chain, and {type(schedule).__name__} has none: set"
+            " schedule.discretise, or take weighting likelihood"
+        )
+    is_first = t * steps < 1.5  # whose cleaner neighbour has no noise at all
+    fall = schedules.log_snr(schedule, jnp.where(is_first, t, t - 1.0 / steps)) - schedules.log_snr(schedule, t)
+    later = jnp.log(jnp.expm1(jnp.where(is_first, 1.0, fall)))
+    return math.log(0.5 * steps) + jnp.where(is_first, -2.0 * jnp.log(schedule.alpha(t)), later)
+
+
 @dataclasses.dataclass(frozen=True)
 class _ClippedSnr:
     """power log min(SNR, gamma)."""
@@ -93,6 +106,13 @@ def likelihood(data_std: float) -> Weighting:
     al. 2021b; Kingma et al. 2021).
     """
     return Weighting("likelihood", NOISE, _likelihood, whitened=True)
+
+
+def vlb(data_std: float) -> Weighting:
+    """T beta^2 / (2 beta_tilde (1 - beta) sigma^2) = T/2 (e^{fall of log-SNR in the step} - 1) on the noise error of a
+    chain's step, T/(2 (1 - beta_1)) in the first: the bound of Ho et al. 2020 in nats, whose L_0 takes beta_1.
+    """
+    return Weighting("vlb", NOISE, _vlb, whitened=True)
 
 
 def v(data_std: float) -> Weighting:
@@ -147,6 +167,7 @@ WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
     "unit": unit,
     "simple": simple,
     "likelihood": likelihood,
+    "vlb": vlb,
     "v": v,
     "edm": edm,
     "flow": flow,

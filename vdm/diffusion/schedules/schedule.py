@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 from vdm.types import Level, Time
 
 _BISECTIONS = 64  # halvings of [0, 1] in `time_of`: more than float64 can tell apart
+_ROUNDING = 1e-5  # by which a log-SNR may miss an end of the schedule, relative to 1 + |log_snr|
 
 
 @runtime_checkable
@@ -99,7 +100,8 @@ def time_of(schedule: Schedule, log_snrs: Float[Array, "*shape"]) -> Float[Array
     with jax.ensure_compile_time_eval():
         ends = np.asarray(log_snr(schedule, jnp.array([1.0, 0.0])))
         wanted = np.asarray(log_snrs)
-        if not np.all((wanted >= ends[0]) & (wanted <= ends[1])):
+        slack = _ROUNDING * (1.0 + np.abs(np.where(np.isfinite(ends), ends, 0.0)))
+        if not np.all((wanted >= ends[0] - slack[0]) & (wanted <= ends[1] + slack[1])):
             raise ValueError(
                 f"log-SNR {wanted.min():g} to {wanted.max():g} was asked for, but {type(schedule).__name__} reaches"
                 f" {ends[0]:g} (t = 1) to {ends[1]:g} (t = 0) only: choose levels inside, or another schedule"
