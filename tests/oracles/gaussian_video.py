@@ -104,6 +104,22 @@ class GaussianVideo:
         noisy += (sigma**2)[:, None, :] * jnp.eye(alpha.shape[1], dtype=xt.dtype)
         return -jnp.linalg.solve(noisy, xt.reshape(xt.shape[0], -1)[..., None])[..., 0].reshape(xt.shape)
 
+    def log_prob(self, x: Video, alpha: float = 1.0, sigma: float = 0.0) -> np.ndarray:
+        """log N(x; 0, alpha^2 K + sigma^2 I) of every clip, float64 on the host."""
+        covariance = alpha**2 * self.covariance + sigma**2 * np.eye(len(self.covariance))
+        flat = np.asarray(x, np.float64).reshape(len(x), -1)
+        squares = np.einsum("bi,ij,bj->b", flat, np.linalg.inv(covariance), flat)
+        return -0.5 * (squares + np.linalg.slogdet(2 * np.pi * covariance)[1])
+
+    def flow_map(self, x: Video, start: tuple[float, float], end: tuple[float, float]) -> np.ndarray:
+        """Where the probability-flow ODE carries x from one (alpha, sigma) to another: every eigendirection is scaled
+        by the ratio of its standard deviations.
+        """
+        values, vectors = np.linalg.eigh(self.covariance)
+        before, after = (np.sqrt(alpha**2 * values + sigma**2) for alpha, sigma in (start, end))
+        flat = np.asarray(x, np.float64).reshape(len(x), -1)
+        return (((flat @ vectors) * after / before) @ vectors.T).reshape(x.shape)
+
     def minimal_error(self, log_snr: float) -> float:
         """Smallest possible E||x0 - x^||^2 / D at one level shared by all frames; SNR times it is that of the noise."""
         return float(np.mean(self.eigenvalues / (1.0 + np.exp(log_snr) * self.eigenvalues)))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
 from vdm.types import Level, Time, Video
 
-PerFrame = Float[Array, "batch frames 1 1 1"]
+PerFrame = Shaped[Array, "batch frames 1 1 1"]
 
 
-def spread(values: Time) -> PerFrame:
+def spread(values: Shaped[Array, "batch frames"]) -> PerFrame:
     """One number per frame, shaped to be multiplied with video."""
     return rearrange(values, "batch frames -> batch frames 1 1 1")
 

@@ -122,7 +122,7 @@ def _phi(k: int, z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """phi_1 = (e^z - 1)/z, phi_{k+1} = (phi_k - 1/k!)/z: by its series where the quotient cancels."""
     small = jnp.abs(z) < 0.5
     near = jnp.where(small, z, 0.0)
-    series = sum(near**i / math.factorial(i + k) for i in range(12))
+    series = sum(near**i / float(math.factorial(i + k)) for i in range(12))
     far = jnp.where(small, 1.0, z)
     quotient = jnp.expm1(far) / far
     for i in range(1, k):
