@@ -38,7 +38,9 @@ class Independent:
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """The same noise in all frames. S is singular: no likelihood, no bound and no Langevin step."""
+    """The same noise in all frames. S is singular: no likelihood, no bound and no Langevin step. Differences between
+    frames are never masked, and sampling starts without any: the exact denoiser would not make them.
+    """
 
     def covariance(self, num_frames: int) -> Covariance:
         return np.ones((num_frames, num_frames))

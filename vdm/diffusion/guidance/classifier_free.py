@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vdm.diffusion.process import spread
 from vdm.types import Denoiser, Level, Video
@@ -99,5 +100,5 @@ def composition(denoisers: Sequence[Denoiser], weights: Sequence[float]) -> Deno
     return denoise
 
 
-def _std(video: Video) -> Video:
+def _std(video: Video) -> Float[Array, "batch 1 1 1 1"]:
     return jnp.std(video, axis=(1, 2, 3, 4), keepdims=True)
