@@ -1,0 +1,96 @@
+"""Proposals of noise levels: the objective stays, the variance falls."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdm.diffusion.proposals import Independent, LossAware, Stratified
+
+ROWS = jnp.arange(8)
+AWARE = LossAware(num_buckets=16, decay=0.5, uniform_share=0.1)
+
+
+def loss(u):
+    """Spans two orders of magnitude, as unweighted losses do."""
+    return 5.0 * jnp.exp(-6.0 * u) + 0.01
+
+
+MEAN = 5.0 * (1 - np.exp(-6.0)) / 6.0 + 0.01
+
+
+def batches(proposal, memory, num=4000):
+    """(u, importance) [batch of rows] of many steps with one memory."""
+    uniform = jnp.asarray(np.random.default_rng(0).uniform(size=(num, 8)), jnp.float32)
+    return jax.jit(jax.vmap(lambda uniform: proposal.draw(memory, uniform, ROWS)))(uniform)
+
+
+def learned_memory():
+    memory = AWARE.first()
+    u = (jnp.arange(512) + 0.5) / 512
+    for _ in range(12):
+        memory = AWARE.observe(memory, u, loss(u))
+    return memory
+
+
+@pytest.mark.feature("O17")
+@pytest.mark.parametrize("proposal", [Independent(), Stratified(), AWARE], ids=lambda p: type(p).__name__)
+def test_each_number_alone_has_its_density(proposal):
+    """Kolmogorov-Smirnov distance of every row to the density that the importance names, below the 0.1 % point."""
+    memory = learned_memory() if proposal is AWARE else proposal.first()
+    u, importance = map(np.asarray, batches(proposal, memory))
+    density = np.ones(16) if proposal is not AWARE else np.asarray(AWARE.density(memory))
+    np.testing.assert_allclose(importance, 1 / density[(u * 16).astype(int)], rtol=1e-5)
+    cumulative = np.interp(np.sort(u, axis=0), np.arange(17) / 16, np.concatenate([[0], np.cumsum(density) / 16]))
+    empirical = (np.arange(len(u)) + 0.5) / len(u)
+    assert np.abs(cumulative - empirical[:, None]).max() < 1.95 / np.sqrt(len(u)) + 1e-3
+    assert u.min() >= 0.0 and u.max() < 1.0
+
+
+@pytest.mark.feature("O17")
+def test_the_mean_stays_and_the_variance_falls():
+    """Variance ratios below 0.5 against independent draws: stratified, and loss-aware far below that."""
+    variance = {}
+    rows = {"independent": (Independent(), ()), "stratified": (Stratified(), ()), "aware": (AWARE, learned_memory())}
+    for name, (proposal, memory) in rows.items():
+        u, importance = batches(proposal, memory)
+        means = np.asarray((importance * loss(u)).mean(axis=1), np.float64)
+        assert abs(means.mean() - MEAN) < 5 * means.std() / np.sqrt(len(means)), name
+        variance[name] = means.var()
+    assert variance["stratified"] < 0.5 * variance["independent"]
+    assert variance["aware"] < 0.5 * variance["stratified"]
+
+
+@pytest.mark.feature("O17")
+def test_single_examples_of_the_loss_aware_proposal_vary_less():
+    """Not by stratification alone: the variance of one importance-weighted loss."""
+    u, importance = batches(AWARE, learned_memory())
+    aware = np.asarray(importance * loss(u))[:, 0]
+    alone = np.asarray(loss(batches(Independent(), ())[0]))[:, 0]
+    assert aware.var() < 0.3 * alone.var()
+
+
+@pytest.mark.feature("O17")
+def test_what_a_bucket_remembers():
+    """The decayed mean of squared losses, without the bias of its start; buckets not visited keep theirs; density in
+    proportion to the root mean square, once all have been seen.
+    """
+    proposal = LossAware(num_buckets=2, decay=0.5, uniform_share=0.2)
+    memory = proposal.first()
+    np.testing.assert_array_equal(proposal.density(memory), 1.0)
+    memory = proposal.observe(memory, jnp.asarray([0.1, 0.3]), jnp.asarray([3.0, 1.0]))  # squares 9 and 1: 5
+    np.testing.assert_allclose(memory, [[2.5, 0.0], [0.5, 0.0]])
+    np.testing.assert_array_equal(proposal.density(memory), 1.0)
+    memory = proposal.observe(memory, jnp.asarray([0.9]), jnp.asarray([1.0]))
+    np.testing.assert_allclose(memory, [[2.5, 0.5], [0.5, 0.5]])
+    ratio = np.sqrt(5.0)
+    expected = 0.2 + 0.8 * np.array([ratio, 1.0]) / ((ratio + 1) / 2)
+    np.testing.assert_allclose(proposal.density(memory), expected, rtol=1e-6)
+    poisoned = proposal.observe(memory, jnp.asarray([0.9]), jnp.asarray([jnp.nan]))
+    np.testing.assert_array_equal(proposal.density(poisoned), 1.0)
+
+
+@pytest.mark.parametrize("options", [(1, 0.9, 0.1), (4, 1.0, 0.1), (4, 0.9, 0.0), (4, 0.9, 1.5)])
+def test_impossible_proposals_are_refused(options):
+    with pytest.raises(ValueError, match="loss_aware needs num_buckets >= 2"):
+        LossAware(*options)
