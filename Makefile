@@ -12,7 +12,7 @@ COMPILE = uv pip compile --quiet --universal --generate-hashes --no-emit-index-u
 help:
 	@echo "make demo      train two objectives on moving shapes and compare them: $(DEMO)/report.html"
 	@echo "make test      the tests that every change must pass"
-	@echo "make test-all  these and the long ones"
+	@echo "make test-all  these and the long ones, and whether they notice when the mathematics is broken"
 	@echo "make features  which feature is proved by which test, and did it pass; writes the README's table"
 	@echo "make lint      ruff, pyright, and whether the tables in the READMEs are those of the records"
 	@echo "make lock      compile the lock files from their .in files (needs uv)"
@@ -38,6 +38,7 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(PY) -m pytest
+	$(PY) -m tests.mutations
 
 smoke: $(INSTALLED)
 	$(PY) -m pytest -m smoke

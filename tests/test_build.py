@@ -16,7 +16,8 @@ from configs import folder
 from data import prepare, video_io
 from data.sources import Splits, moving_digits, simulated
 from tests import tiny
-from vdm import build, sample, train
+from tests.nets.tiny import randomised
+from vdm import build, evaluate, sample, train
 from vdm.diffusion import targets, weightings
 from vdm.nets import blocks
 from vdm.nets.unet3d import UNet3DConfig, unet3d
@@ -64,6 +65,31 @@ class Guess:
 
 
 @dataclasses.dataclass(frozen=True)
+class Doubled:
+    """A proposal: every loss counts twice."""
+
+    def first(self):
+        return jnp.zeros(())
+
+    def draw(self, memory, uniform, row):
+        return uniform, 2.0 * jnp.ones_like(uniform)
+
+    def observe(self, memory, u, loss):
+        return memory + loss.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A noise prior that says it was asked."""
+
+    asked: list
+
+    def covariance(self, num_frames):
+        self.asked.append(num_frames)
+        return np.eye(num_frames)
+
+
+@dataclasses.dataclass(frozen=True)
 class Gray:
     """A network: one number, the colour of all it predicts."""
 
@@ -106,6 +132,7 @@ def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_pat
 
     twice_x0 = targets.Target("twice_x0", lambda level: (2 * jnp.ones_like(level.alpha), jnp.zeros_like(level.sigma)))
     thrice = weightings.Weighting("thrice", None, lambda schedule, t: jnp.log(3.0) * jnp.ones_like(t))
+    asked: list[int] = []
     added: tuple[tuple[dict[str, Any], str, Any], ...] = (
         (build.WORLDS, "flat", Flat),
         (build.SOURCES, "flat", build.SOURCES["moving_shapes"]),
@@ -116,6 +143,10 @@ def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_pat
         (build.TIMES, "two", TwoTimes),
         (build.SAMPLERS, "guess", Guess),
         (build.OPTIMIZERS, "sgd", sgd),
+        (build.PROPOSALS, "doubled", Doubled),
+        (build.NOISE_PRIORS, "asked", lambda: Asked(asked)),
+        (build.THRESHOLDS, "darker", lambda: lambda denoiser: lambda xt, level: 0.5 * denoiser(xt, level)),
+        (build.grids.GRIDS, "halves", lambda schedule, num_steps: jnp.asarray([1.0, 0.5])),
     )
     for table, name, entry in added:
         monkeypatch.setitem(table, name, entry)
@@ -126,18 +157,122 @@ def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_pat
         config.optimizer.update(name="sgd", sgd={"momentum": 0.0}, learning_rate=0.05, clip_norm=1e6, ema_decay=0.0)
         config.network.name, config.schedule.name, config.sampler.name = "gray", "angle", "guess"
         config.objective.update(target="twice_x0", data_std=0.5)
-        config.objective.weighting.name = "thrice"
+        config.objective.weighting.name, config.objective.proposal.name = "thrice", "doubled"
+        config.objective.noise_prior.name = "asked"
+        config.sampler.threshold.name, config.sampler.spacing.name = "darker", "halves"
         config.run.update(num_steps=6, log_every_steps=1, checkpoint_every_steps=0)
     done = train.train(config, tmp_path)
-    # the loss is 3 (scale - 2 x0)^2, its slope 6 (scale - 2 x0): a step of rate r leaves 1 - 6 r of what is missing
+    # the loss is 6 (scale - 2 x0)^2, its slope 12 (scale - 2 x0): a step of rate r leaves 1 - 12 r of what is missing
     x0 = 191 / 127.5 - 1
-    missing = np.cumprod([2 * x0, 1 - 6 * 0.025, *(1 - 6 * 0.05 for _ in range(5))])  # the first step is warmed up
-    np.testing.assert_allclose([loss for _, loss in done.curves["train/loss"]], 3 * missing[:6] ** 2, rtol=1e-4)
+    missing = np.cumprod([2 * x0, 1 - 12 * 0.025, *(1 - 12 * 0.05 for _ in range(5))])  # the first step is warmed up
+    np.testing.assert_allclose([loss for _, loss in done.curves["train/loss"]], 6 * missing[:6] ** 2, rtol=1e-4)
     experiment, params, _ = sample.restore(config, tmp_path)
     np.testing.assert_allclose(params["scale"], 2 * x0 - missing[6], rtol=1e-5)
     clips = sample.make_draw(experiment)(params, 2)
-    np.testing.assert_array_equal(clips, round(127.5 * (1 + x0 - missing[6] / 2)))
+    np.testing.assert_array_equal(clips, round(127.5 * (1 + 0.5 * (x0 - missing[6] / 2))))
+    assert set(asked) == {4} and float(experiment.proposal.first()) == 0.0
     assert done.config["data"]["flat"]["level"] == 191 and "moving_shapes" not in done.config["data"]
+
+
+REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"schedule.zero_terminal_snr": True, "objective.target": "noise"}, "noise does not determine x0; predict v or x0"),
+    ({"schedule.zero_terminal_snr": True, "objective.weighting.name": "min_snr"}, "min_snr gives no weight"),
+    ({"schedule.name": "ve", "schedule.zero_terminal_snr": True}, "variance-preserving schedules; VE"),
+    ({"schedule.name": "ddpm_linear", "schedule.discretise": 10}, "a chain of 1000"),
+    ({"schedule.name": "flow", "objective.target": "noise"}, "at t = 1 noise does not determine x0"),
+    ({"schedule.name": "flow", "sampler.name": "euler_maruyama"}, "Flow has no signal left"),
+    ({"schedule.name": "flow", "sampler.spacing.name": "log_snr"}, "no signal at t = 1"),
+    ({"schedule.name": "ddpm_linear", "objective.times.name": "grid", "sampler.num_steps": 1001}, "take fewer"),
+    ({"sampler.name": "ddim", "sampler.ddim.eta": 1.5}, r"eta must be in \[0, 1\]"),
+    ({"sampler.guidance.weight": 2.0}, "no null condition: set network.class_conditional=True and network.label_drop"),
+    ({"sampler.guidance.weight": 2.0, "network.class_conditional": True}, "no null condition"),
+    (
+        {
+            "sampler.guidance.weight": -1.0,
+            "network.class_conditional": True,
+            "network.label_dropout": 0.1,
+        },
+        "weight >= 0",
+    ),
+    ({"sampler.threshold.name": "static", "sampler.threshold.static.high": 0.5}, r"the data lie in \[-1, 1\]: widen"),
+    ({"sampler.threshold.name": "dynamic", "sampler.threshold.dynamic.percentile": 0.0}, "percentile must be in"),
+    ({"objective.noise_prior.name": "shared", "objective.weighting.name": "likelihood"}, "likelihood weighting needs"),
+    ({"objective.noise_prior.name": "shared", "sampler.name": "predictor_corrector"}, "a Langevin step needs"),
+    ({"objective.noise_prior.name": "shared", "sampler.name": "annealed_langevin"}, "a Langevin step needs"),
+    ({"network.learned_variance": True}, "a variance is learned where both are set"),
+    ({"objective.variance_weight": 0.1}, "belongs to the steps of a chain"),
+    ({"sampler.name": "learned_ancestral"}, "needs network.learned_variance=True"),
+    ({"objective.weighting.name": "vlb"}, "set schedule.discretise"),
+    ({"network.unet3d.groups": 8}, "the network is blind to level and class"),
+)
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSALS)
+def test_what_cannot_work_is_refused_before_any_compute(changes, said):
+    config = tiny.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=said):
+        build.experiment(config)
+
+
+def test_guidance_and_noise_priors_reach_the_samples(tmp_path):
+    """One untrained class-conditional network whose clips change with each of the options."""
+    config = tiny.get_config()
+    config.network.update(class_conditional=True, label_dropout=0.1)
+    config.sampler.name = "ddim"
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"sampler.guidance.weight": 3.0},
+        {"sampler.guidance.weight": 3.0, "sampler.guidance.rescale": 0.7},
+        {"sampler.guidance.weight": 3.0, "sampler.guidance.log_snr_max": -20.0},  # nowhere
+        {"objective.noise_prior.name": "shared"},
+        {"sampler.threshold.name": "static", "sampler.threshold.static.high": 1.01},
+    )
+    clips = []
+    for change in changes:
+        config_of = tiny.get_config()
+        config_of.update(config)
+        config_of.update_from_flattened_dict(change)
+        experiment = build.experiment(config_of)
+        params = randomised(jax.eval_shape(experiment.network.init, jax.random.key(0)))
+        clips.append(np.asarray(sample.make_sampler(experiment)(params, np.arange(8))))
+    plain, guided, rescaled, nowhere, shared, clipped = clips
+    assert np.abs(guided - plain).max() > 0.05 < np.abs(rescaled - guided).max()
+    np.testing.assert_allclose(nowhere, plain, atol=1e-5)
+    assert np.abs(shared - plain).max() > 0.05
+    assert clipped.max() <= np.float32(1.01) < plain.max()
+
+
+def test_a_loss_aware_run_remembers_through_its_checkpoint(tmp_path):
+    """Its memory is saved and goes on: a run that stops and goes on is the run that does not."""
+    config = tiny.get_config()
+    config.objective.proposal.name = "loss_aware"
+    config.objective.proposal.loss_aware.num_buckets = 4
+    config.objective.dequantise = True
+    straight = train.train(config, tmp_path / "straight")
+    config.run.num_steps = 4
+    train.train(config, tmp_path / "parts")
+    config.run.num_steps = 6
+    parts = train.train(config, tmp_path / "parts")
+    assert parts.curves["train/loss"] == straight.curves["train/loss"]
+
+
+def test_the_data_of_a_likelihood_lie_anywhere_in_their_bins():
+    """objective.dequantise: 2 (k + u)/256 - 1, u uniform by the example's own key; False: the middle of 255 steps."""
+    config = tiny.get_config()
+    config.objective.dequantise = True
+    experiment = build.experiment(config)
+    video = np.random.default_rng(0).integers(0, 256, (64, 4, 8, 8, 3), np.uint8)
+    batch = {"video": jnp.asarray(video), "index": jnp.arange(64)}
+    with jax.set_mesh(experiment.mesh):
+        x0 = np.asarray(evaluate.clean_clips(experiment, batch, jax.random.key(0)))
+        config.objective.dequantise = False
+        plain = np.asarray(evaluate.clean_clips(build.experiment(config), batch, jax.random.key(0)))
+    u = (x0 + 1) * 128 - video
+    assert u.min() > -1e-4 and u.max() < 1 + 1e-4
+    distance = np.abs(np.sort(u.ravel()) - (np.arange(u.size) + 0.5) / u.size).max()
+    assert distance < 1.95 / np.sqrt(u.size) + 1e-4
+    np.testing.assert_allclose(plain, video / 127.5 - 1, atol=1e-6)
 
 
 def test_a_part_of_the_unet_is_added_by_a_line_in_its_table(monkeypatch):

@@ -1,0 +1,178 @@
+"""Places of vdm/diffusion/ to break on purpose, one at a time: see tests/mutations.py.
+
+A mutant is a file, a text that occurs in it once, and what stands there instead. One that no test could tell from the
+original carries the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """`before` -> `after` in vdm/diffusion/`file`."""
+
+    file: str
+    before: str
+    after: str
+    equivalent: str = ""  # why no test can see it; empty: one must
+
+
+TESTS = {  # file or folder -> the tests of tests/diffusion/ that must notice; the longest match counts
+    "schedules/": ("test_schedules.py",),
+    "schedules/learned.py": ("test_schedules.py", "test_bound.py"),
+    "process.py": ("test_process.py", "test_samplers.py"),
+    "targets.py": ("test_objectives.py", "test_one_objective.py"),
+    "times.py": ("test_objectives.py", "test_one_objective.py"),
+    "weightings.py": ("test_objectives.py",),
+    "objectives.py": ("test_objectives.py", "test_learned_variance.py", "test_noise_priors.py"),
+    "proposals.py": ("test_proposals.py",),
+    "noise_priors.py": ("test_noise_priors.py",),
+    "bound.py": ("test_bound.py", "test_learned_variance.py"),
+    "likelihood.py": ("test_likelihood.py", "test_noise_priors.py"),
+    "samplers/": ("test_orders.py", "test_samplers.py"),
+    "samplers/ancestral.py": ("test_samplers.py", "test_learned_variance.py"),
+    "samplers/langevin.py": ("test_langevin.py",),
+    "samplers/replacement.py": ("test_guidance.py",),
+    "guidance/": ("test_guidance.py",),
+}
+
+MUTANTS = (
+    # schedules
+    Mutant("schedules/schedule.py", "2.0 * (jnp.log(alpha) - jnp.log(sigma))", "jnp.log(alpha) - jnp.log(sigma)"),
+    Mutant("schedules/schedule.py", "2.0 * (alpha_rate / alpha - sigma_rate / sigma)", "2.0 * (alpha_rate / alpha + sigma_rate / sigma)"),
+    Mutant("schedules/schedule.py", "return alpha_rate / alpha", "return 0.5 * alpha_rate / alpha"),
+    Mutant("schedules/schedule.py", "return -(schedule.sigma(t) ** 2)", "return -schedule.sigma(t)"),
+    Mutant("schedules/schedule.py", "too_clean = log_snr(schedule, middle) > log_snrs", "too_clean = log_snr(schedule, middle) < log_snrs"),
+    Mutant("schedules/families.py", "jnp.exp(-0.5 * self._integral(t))", "jnp.exp(-self._integral(t))"),
+    Mutant("schedules/families.py", "t * (self.beta_min + 0.5 * t *", "t * (self.beta_min + t *"),
+    Mutant("schedules/families.py", "        return -jnp.expm1(-self._integral(t))", "        return jnp.sqrt(-jnp.expm1(-self._integral(t)))"),
+    Mutant("schedules/families.py", "jnp.sqrt(-jnp.expm1(-self._integral(t)))", "jnp.sqrt(1.0 - jnp.exp(-self._integral(t)))"),
+    Mutant("schedules/families.py", "self.sigma_max / self.sigma_min, t.dtype", "self.sigma_min / self.sigma_max, t.dtype"),
+    Mutant("schedules/families.py", "(low + t * (high - low)) ** self.rho", "(low + t * (high - low)) ** (self.rho - 1.0)"),
+    Mutant("schedules/families.py", "jnp.where(t < 0.5, jnp.cos(from_data), jnp.sin(from_noise))", "jnp.where(t < 0.5, jnp.sin(from_data), jnp.sin(from_noise))"),
+    Mutant("schedules/families.py", "jnp.where(t < 0.5, jnp.cos(from_data), jnp.sin(from_noise))", "jnp.cos(from_data)"),
+    Mutant("schedules/families.py", "-0.5 * self.log_snr_max", "-self.log_snr_max"),
+    Mutant("schedules/families.py", "        return 1.0 - t\n", "        return jnp.sqrt(1.0 - t)\n"),
+    Mutant("schedules/chains.py", "jnp.exp(-0.5 * self._interpolate(t))", "jnp.exp(-self._interpolate(t))"),
+    Mutant("schedules/chains.py", "slack = 1.0 - 4.0 *", "slack = 1.0 + 4.0 *"),
+    Mutant("schedules/chains.py", "from_start = t * self.num_steps - (piece - 1)", "from_start = t * self.num_steps - piece"),
+    Mutant("schedules/chains.py", "(sigma_min / sigma_max) ** (1.0 / (num_steps - 1))", "(sigma_min / sigma_max) ** (1.0 / num_steps)"),
+    Mutant("schedules/chains.py", "np.cumsum(-np.log1p(-betas))", "np.cumsum(betas)"),
+    Mutant("schedules/chains.py", "/ num_steps + offset) / (1.0 + offset)", "/ num_steps + offset)"),
+    Mutant("schedules/wrappers.py", "-0.5 * self.log_snr_shift", "0.5 * self.log_snr_shift"),
+    Mutant("schedules/wrappers.py", "(alpha**2 + (sigma * self._less_noise(t)) ** 2)", "(alpha**2 + sigma**2)"),
+    Mutant("schedules/wrappers.py", "/ (of_first - of_last) * of_first\n", "/ (of_first - of_last)\n"),
+    Mutant("schedules/wrappers.py", "(missing - missing_first) * of_last", "(missing + missing_first) * of_last"),
+    Mutant("schedules/wrappers.py", "0.0 if steps is None else 1.0 / steps", "0.0"),
+    Mutant("schedules/learned.py", "share * (self.log_snr_min - self.log_snr_max)", "share * (self.log_snr_max - self.log_snr_min)"),
+    Mutant("schedules/learned.py", "inner, outer = jax.nn.softplus(self.inner), jax.nn.softplus(self.outer)", "inner, outer = self.inner, self.outer"),
+    # the process
+    Mutant("process.py", "spread(level.alpha) * x0 + spread(level.sigma) * noise", "spread(level.alpha) * x0 - spread(level.sigma) * noise"),
+    Mutant("process.py", "-noise_from(x0, xt, level) / spread(level.sigma)", "noise_from(x0, xt, level) / spread(level.sigma)"),
+    Mutant("process.py", "return t.alpha / s.alpha, t.sigma**2 * lost_share(s, t)", "return t.alpha / s.alpha, s.sigma**2 * lost_share(s, t)"),
+    Mutant("process.py", "(s.sigma / t.sigma) ** 2", "(s.sigma / t.sigma)"),
+    Mutant("process.py", "return of_xt, s.alpha * share", "return of_xt, t.alpha * share"),
+    Mutant("process.py", "-jnp.expm1(t.log_snr - s.log_snr)", "-jnp.expm1(s.log_snr - t.log_snr)"),
+    # targets and weightings
+    Mutant("targets.py", "return -level.sigma / norm, level.alpha / norm", "return level.sigma / norm, level.alpha / norm"),
+    Mutant("targets.py", "return level.sigma / (norm * self.data_std), -signal / norm", "return level.sigma / norm, -signal / norm"),
+    Mutant("targets.py", "return -jnp.ones_like(level.alpha), jnp.ones_like(level.sigma)", "return jnp.ones_like(level.alpha), -jnp.ones_like(level.sigma)",
+           "the sign of a target: the network learns it, and its squared error does not change"),
+    Mutant("targets.py", "determinant = level.alpha * b - level.sigma * a", "determinant = level.alpha * b + level.sigma * a"),
+    Mutant("targets.py", "jnp.abs(level.alpha * b - level.sigma * a)", "jnp.abs(level.alpha * a - level.sigma * b)"),
+    Mutant("weightings.py", "jnp.log(-0.5 * schedules.log_snr_rate(schedule, t))", "jnp.log(-schedules.log_snr_rate(schedule, t))"),
+    Mutant("weightings.py", "jnp.where(is_first, t, t - 1.0 / steps)", "jnp.where(is_first, t, t + 1.0 / steps)"),
+    Mutant("weightings.py", "jnp.where(is_first, -2.0 * jnp.log", "jnp.where(is_first, 2.0 * jnp.log"),
+    Mutant("weightings.py", "math.log(0.5 * steps)", "math.log(steps)"),
+    Mutant("weightings.py", "self.power * jnp.minimum(", "self.power * jnp.maximum("),
+    Mutant("weightings.py", "-self.gamma * jnp.logaddexp", "self.gamma * jnp.logaddexp"),
+    Mutant("weightings.py", "jax.nn.log_sigmoid(self.bias - schedules.log_snr(schedule, t))", "jax.nn.log_sigmoid(schedules.log_snr(schedule, t) - self.bias)"),
+    Mutant("weightings.py", "log_weight -= jnp.log(", "log_weight += jnp.log("),
+    Mutant("weightings.py", "2.0 * (log_leverage(weighting.on, level) - log_leverage(target, level))", "2.0 * (log_leverage(target, level) - log_leverage(weighting.on, level))"),
+    # measures
+    Mutant("times.py", "return 1.0 - (1.0 - self.min) * u", "return 1.0 - u"),
+    Mutant("times.py", "(self.num_steps - jnp.floor(u * self.num_steps)) / self.num_steps", "(self.num_steps - jnp.ceil(u * self.num_steps)) / self.num_steps"),
+    Mutant("times.py", "normal = -ndtri(u * self._mass(u))", "normal = -ndtri(u)"),
+    Mutant("times.py", "pdf / self._mass(t)", "pdf"),
+    Mutant("times.py", "low + (high - low) * u)\n\n    def density(self, schedule: Schedule, t: Float[Array, \"*shape\"]) -> Float[Array, \"*shape\"]:\n        low, high = self._range", "low + (high - low) * u**2)\n\n    def density(self, schedule: Schedule, t: Float[Array, \"*shape\"]) -> Float[Array, \"*shape\"]:\n        low, high = self._range"),
+    Mutant("times.py", "2.0 * (self.std * standard - self.mean)", "2.0 * (self.std * standard + self.mean)"),
+    Mutant("times.py", "-2.0 * self.mean, 2.0 * self.std) / (high - low)", "-2.0 * self.mean, self.std) / (high - low)"),
+    # the objective
+    Mutant("objectives.py", "jnp.hypot(level.alpha * data_std, level.sigma)", "jnp.hypot(level.alpha, level.sigma)"),
+    Mutant("objectives.py", "jnp.exp(0.5 * log_factor)) * error", "jnp.exp(log_factor)) * error"),
+    Mutant("objectives.py", "x0_error=mean(2.0 * (targets.log_leverage(targets.X0, level) - of_target))", "x0_error=mean(2.0 * (of_target - targets.log_leverage(targets.X0, level)))"),
+    Mutant("objectives.py", "noise_error=mean(2.0 * (targets", "noise_error=mean((targets"),
+    Mutant("objectives.py", "    noise = noise_priors.correlate(objective.noise_prior, noise)\n", ""),
+    Mutant("objectives.py", "estimate = jax.lax.stop_gradient(targets.solve(objective.target, prediction.value, xt, level)[0])", "estimate = targets.solve(objective.target, prediction.value, xt, level)[0]"),
+    Mutant("objectives.py", "objective.variance_weight * objective.schedule.num_steps * per_step", "objective.variance_weight * per_step"),
+    Mutant("objectives.py", "to_noise = targets.log_leverage(objective.target, level) - targets.log_leverage(targets.NOISE, level)", "to_noise = targets.log_leverage(targets.NOISE, level) - targets.log_leverage(objective.target, level)"),
+    Mutant("proposals.py", "return u, 1.0 / density[bucket]", "return u, density[bucket]"),
+    Mutant("proposals.py", "(offset + row / row.size) % 1.0", "(offset + row / (row.size + 1)) % 1.0"),
+    Mutant("proposals.py", "(loss**2) @ in_bucket", "loss @ in_bucket"),
+    Mutant("proposals.py", "memory[0] / jnp.where(memory[1] > 0, memory[1], 1.0)", "memory[0]"),
+    Mutant("proposals.py", "kept = jnp.where(count > 0, self.decay, 1.0)", "kept = self.decay * jnp.ones_like(count)"),
+    Mutant("noise_priors.py", "shared = self.a**2 / (1.0 + self.a**2)", "shared = self.a / (1.0 + self.a)"),
+    Mutant("noise_priors.py", "self.a / np.hypot(1.0, self.a)", "self.a / (1.0 + self.a)"),
+    Mutant("noise_priors.py", "np.sqrt(self.share * self.decay**from_centre)", "self.share * self.decay**from_centre"),
+    Mutant("noise_priors.py", "_apply(prior, video, -0.5)", "_apply(prior, video, -1.0)"),
+    # bounds and likelihoods
+    Mutant("bound.py", "bits_per_dim(-log_prob, num_dims) + 7.0", "bits_per_dim(-log_prob, num_dims) + 8.0"),
+    Mutant("bound.py", "return 2.0 * (levels + u) / _LEVELS - 1.0", "return 2.0 * (levels + u) / (_LEVELS - 1) - 1.0"),
+    Mutant("bound.py", "jnp.where(x0 > outermost, jnp.inf, (x0 + half_width - mean) / std)", "(x0 + half_width - mean) / std"),
+    Mutant("bound.py", "lower, upper = jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)\n", "\n"),
+    Mutant("bound.py", "return 0.5 * jnp.exp(log_snr) * _sum(", "return jnp.exp(log_snr) * _sum("),
+    Mutant("bound.py", "log_ratio + jnp.expm1(-log_ratio)", "jnp.expm1(-log_ratio)"),
+    Mutant("bound.py", "jnp.exp(-log_ratio) * error)", "error)"),
+    Mutant("bound.py", "share * (2.0 * jnp.log(process.spread(t.sigma / s.sigma)))", "share * jnp.log(process.spread(t.sigma / s.sigma))"),
+    Mutant("bound.py", "jnp.arange(2, steps + 1)", "jnp.arange(3, steps + 1)"),
+    Mutant("bound.py", "later = jnp.where(is_first, 2.0 / steps, t)", "later = jnp.where(is_first, 3.0 / steps, t)"),
+    Mutant("bound.py", "rate = -0.5 * schedules.log_snr_rate", "rate = -schedules.log_snr_rate"),
+    Mutant("bound.py", "rate[:, 0] / times.density(schedule, t)[:, 0] * error", "rate[:, 0] * error"),
+    Mutant("bound.py", "pull(2.0 * values / values.size)", "pull(jnp.ones_like(values) / values.size)"),
+    Mutant("likelihood.py", "_prior_log_prob(schedule, noise_prior, latent) + change.mean(axis=1)", "_prior_log_prob(schedule, noise_prior, latent) - change.mean(axis=1)"),
+    Mutant("likelihood.py", "- size * jnp.log(std)", "- jnp.log(std)",),
+    Mutant("likelihood.py", "ddof=1) / np.sqrt(m)", "ddof=1)"),
+    Mutant("likelihood.py", "+ log_determinant)", "- log_determinant)"),
+    # samplers
+    Mutant("samplers/ancestral.py", "jnp.sqrt(lower) ** (1.0 - share)", "jnp.sqrt(lower) ** share"),
+    Mutant("samplers/ancestral.py", "return of_xt * xt + of_x0 * x0", "return of_x0 * xt + of_xt * x0"),
+    Mutant("samplers/ddim.py", "drawn = self.eta**2 *", "drawn = self.eta *"),
+    Mutant("samplers/ddim.py", "return x_s + process.spread(there.sigma) * kept_noise", "return x_s + process.spread(here.sigma) * kept_noise"),
+    Mutant("samplers/flow.py", "alpha_rate - level.alpha * of_x", "alpha_rate + level.alpha * of_x"),
+    Mutant("samplers/flow.py", "return xt + 0.5 * step * (first + second)", "return xt + step * second"),
+    Mutant("samplers/flow.py", "velocity(denoiser, schedule, xt + step * first, s)", "velocity(denoiser, schedule, xt + step * first, t)"),
+    Mutant("samplers/flow.py", "process.spread(s - t) * (drift - g2_score)", "process.spread(s - t) * (drift - 0.5 * g2_score)"),
+    Mutant("samplers/flow.py", "(2.0 - scale) * xt", "xt / scale"),
+    Mutant("samplers/edm.py", "jnp.sqrt(first**2 - before**2)", "(first - before)"),
+    Mutant("samplers/edm.py", "step = spread(last - first)", "step = spread(last - before)"),
+    Mutant("samplers/edm.py", "-2.0 * jnp.log(sigma)", "-jnp.log(sigma)"),
+    Mutant("samplers/langevin.py", "jnp.sqrt(2.0 * size) * noise", "jnp.sqrt(size) * noise"),
+    Mutant("samplers/langevin.py", "x, s, 2.0 * self.snr**2, noise(1 + i)", "x, t, 2.0 * self.snr**2, noise(1 + i)"),
+    Mutant("samplers/langevin.py", "2.0 * self.snr**2", "self.snr**2"),
+    Mutant("samplers/langevin.py", "0.5 * self.step_size", "4.0 * self.step_size"),
+    Mutant("samplers/multistep.py", "0.5 * h / h_before, 0.0)\n        extrapolated = x0 + spread(ahead) * (x0 - earlier)", "h / h_before, 0.0)\n        extrapolated = x0 + spread(ahead) * (x0 - earlier)"),
+    Mutant("samplers/multistep.py", "h = 0.5 * (there.log_snr - here.log_snr)\n        x0 = denoiser", "h = there.log_snr - here.log_snr\n        x0 = denoiser"),
+    Mutant("samplers/multistep.py", "spread(of_xt * jnp.exp(-h)) * xt", "spread(of_xt) * xt"),
+    Mutant("samplers/multistep.py", "lost = -jnp.expm1(-2.0 * h)", "lost = -jnp.expm1(-h)"),
+    Mutant("samplers/multistep.py", "exact_for_lines, exact_for_parabolas = phi_2 / phi_1, 2.0 * phi_3 / phi_1", "exact_for_lines, exact_for_parabolas = phi_2 / phi_1, phi_3 / phi_1"),
+    Mutant("samplers/multistep.py", "of_end = exact_for_lines - of_earlier", "of_end = exact_for_lines + of_earlier"),
+    Mutant("samplers/loop.py", "return None if isinstance(sampler, Solver) else sampler.evaluations * (times.size - 1) + 1", "return None if isinstance(sampler, Solver) else sampler.evaluations * times.size + 1"),
+    Mutant("samplers/loop.py", "ddim, times[::-1], x", "ddim, times, x"),
+    Mutant("samplers/grids.py", "last = 1.0 / (num_steps + 1)", "last = 1.0 / num_steps"),
+    Mutant("samplers/grids.py", "-2.0 * rho * np.log(roots[1:-1])", "-rho * np.log(roots[1:-1])"),
+    Mutant("samplers/grids.py", "np.maximum(np.rint(times * steps), 1.0)", "np.maximum(np.floor(times * steps), 1.0)"),
+    Mutant("samplers/replacement.py", "jnp.where(spread(self.given), known, xt)", "jnp.where(spread(self.given), self.x0, xt)"),
+    # guidance
+    Mutant("guidance/classifier_free.py", "weights * (with_condition - unconditional(xt, level))", "weights * (with_condition + unconditional(xt, level))"),
+    Mutant("guidance/classifier_free.py", "ratio = _std(with_condition) / _std(guided)", "ratio = _std(guided) / _std(with_condition)"),
+    Mutant("guidance/classifier_free.py", "(level.log_snr <= log_snr_max)", "(level.log_snr >= log_snr_max)"),
+    Mutant("guidance/classifier_free.py", "x0 + weight * (here - before), here", "x0 + weight * (here - before), before"),
+    Mutant("guidance/classifier_free.py", "rest * xt / spread(level.alpha)", "rest * xt"),
+    Mutant("guidance/gradient.py", "level.sigma**2 / level.alpha", "level.sigma / level.alpha"),
+    Mutant("guidance/gradient.py", "0.5 * weight * spread(level.alpha) * gradient", "weight * spread(level.alpha) * gradient"),
+    Mutant("guidance/gradient.py", "jnp.where(mask, x0 - estimate, 0.0)", "jnp.where(mask, 0.0, x0 - estimate)"),
+    Mutant("guidance/thresholds.py", "jnp.clip(x0, -bound, bound) / bound", "jnp.clip(x0, -bound, bound)"),
+    Mutant("guidance/thresholds.py", "jnp.percentile(sizes, percentile, axis=1), 1.0)", "jnp.percentile(sizes, percentile), 1.0)"),
+)  # fmt: skip
