@@ -51,7 +51,7 @@ def main(words: list[str]) -> int:
     return 1 if survivors else 0
 
 
-def tests_of(file: str) -> tuple[str, ...]:
+def relevant_tests(file: str) -> tuple[str, ...]:
     """The tests for a file of vdm/diffusion/: those of the longest matching line of TESTS."""
     return TESTS[max((prefix for prefix in TESTS if file.startswith(prefix)), key=len)]
 
@@ -61,7 +61,7 @@ def _survives(copy: Path, mutant: Mutant, folder: Path) -> bool:
     original = path.read_text()
     path.write_text(original.replace(mutant.before, mutant.after))
     try:
-        return _passes(copy, list(tests_of(mutant.file)), folder, LIMIT)
+        return _passes(copy, list(relevant_tests(mutant.file)), folder, LIMIT)
     finally:
         path.write_text(original)
 

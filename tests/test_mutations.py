@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.mutants import MUTANTS, TESTS
-from tests.mutations import FOLDER, ROOT, tests_of
+from tests.mutations import FOLDER, ROOT, relevant_tests
 
 
 def test_every_mutant_is_found_once_and_changes_something():
@@ -17,5 +17,5 @@ def test_every_file_of_the_mathematics_has_mutants_and_tests():
     files = {str(path.relative_to(ROOT / FOLDER)) for path in (ROOT / FOLDER).rglob("*.py") if path.stem != "__init__"}
     assert files == {mutant.file for mutant in MUTANTS}
     for file in files:
-        assert all((Path(__file__).parent / "diffusion" / test).exists() for test in tests_of(file)), file
+        assert all((Path(__file__).parent / "diffusion" / test).exists() for test in relevant_tests(file)), file
     assert set(TESTS) <= files | {f"{Path(file).parent}/" for file in files}

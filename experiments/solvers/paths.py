@@ -1,4 +1,4 @@
-"""What the studies of samplers share: schedules, time grids between the same two levels, one program for every length."""
+"""What the studies of samplers share: schedules, time grids between the same two levels, and padding."""
 
 from __future__ import annotations
 

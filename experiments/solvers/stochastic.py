@@ -115,9 +115,7 @@ def run() -> dict[str, Any]:
     return {"settings": {"log_snr": ENDS, "eigenvalues": rounded(WORLD.modes[0])}, "rows": rows}
 
 
-def _row(
-    name: str, schedule: Schedule, spacing: str, title: str, make: Callable[[int], Any]
-) -> dict[str, Any]:
+def _row(name: str, schedule: Schedule, spacing: str, title: str, make: Callable[[int], Any]) -> dict[str, Any]:
     values, _ = WORLD.modes
     nfe, ratios = [], []
     for budget in BUDGETS:
