@@ -108,7 +108,8 @@ def _network() -> ConfigDict:
 
 def _schedule() -> ConfigDict:
     schedule = ConfigDict()
-    schedule.name = "vp_linear"  # ddpm_linear | ddpm_cosine | smld | vp_linear | sub_vp | ve | edm | cosine | flow
+    schedule.name = "vp_linear"  # ddpm_linear | ddpm_cosine | smld | vp_linear | sub_vp | ve | edm | cosine | flow |
+    #   learned
     schedule.discretise = 0  # steps of the chain that a continuous schedule is made into; 0: it stays continuous
     schedule.log_snr_shift = 0.0  # added to log-SNR, 2 log(64 / d) for frames of d x d (Hoogeboom et al. 2023)
     schedule.zero_terminal_snr = False  # nothing of the data is left at t = 1 (Lin et al. 2023)
@@ -146,6 +147,11 @@ def _schedule() -> ConfigDict:
     schedule.cosine = ConfigDict()  # continuous in log-SNR, Ho et al. 2022
     schedule.cosine.log_snr_min = -20.0
     schedule.cosine.log_snr_max = 20.0
+
+    schedule.learned = ConfigDict()  # Kingma et al. 2021; the ends stay, what lies between is trained
+    schedule.learned.hidden = 64
+    schedule.learned.log_snr_min = -10.0
+    schedule.learned.log_snr_max = 10.0
     return schedule
 
 

@@ -38,6 +38,7 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "sub_vp_sde": _row({"name": "sub_vp"}, "score", "simple", _SONG),
     "ve_sde": _row({"name": "ve"}, "score", "simple", _SONG),
     "vlb": _row(_COSINE, "noise", "likelihood", {"name": "uniform", "uniform": {"min": 0.0}}),  # Kingma et al. 2021
+    "vdm": _row({"name": "learned"}, "noise", "likelihood", {"name": "uniform", "uniform": {"min": 0.0}}),  # the same
     "cosine_noise": _row(_COSINE, "noise", "simple", {"name": "uniform", "uniform": {"min": 0.0}}),  # Ho et al. 2022
     "cosine_v": _row(_COSINE, "v", "unit", {"name": "uniform", "uniform": {"min": 0.0}}),  # Ho et al. 2022
     "edm": _row({"name": "edm"}, "edm", "unit", {"name": "log_normal_sigma"}),  # Karras et al. 2022

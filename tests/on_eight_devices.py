@@ -20,7 +20,7 @@ MESHES = ({"data": 8}, {"fsdp": 4, "tensor": 2}, {"fsdp": 2, "tensor": 4}, {"dat
 def one_step(mesh):
     """The first step of training, from parameters at which no gradient is zero."""
     experiment = dataclasses.replace(build.experiment(tiny.get_config()), mesh=mesh)
-    parts = experiment.network.init, experiment.optimizer
+    parts = experiment.init, experiment.optimizer
     with jax.set_mesh(mesh):
         begun = state.init_state(
             *parts, random.key(0, Purpose.INIT), mesh, experiment.rules, experiment.proposal.first()
@@ -59,7 +59,7 @@ def the_train_step_is_the_same_on_every_mesh():
 
 def samples_and_validation_are_the_same_on_every_mesh():
     experiment = build.experiment(tiny.get_config())
-    params = randomised(jax.eval_shape(experiment.network.init, jax.random.key(0)))
+    params = randomised(jax.eval_shape(experiment.init, jax.random.key(0)))
     clips, losses = [], []
     for axes in ({}, MESHES[-1]):
         here = dataclasses.replace(experiment, mesh=meshes.make_mesh(**axes) if axes else ONE)

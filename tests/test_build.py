@@ -174,6 +174,11 @@ def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_pat
     assert done.config["data"]["flat"]["level"] == 191 and "moving_shapes" not in done.config["data"]
 
 
+LEARNED: dict[str, Any] = {
+    "schedule.name": "learned",
+    "objective.weighting.name": "likelihood",
+    "objective.times.uniform.min": 0.0,
+}
 REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"schedule.zero_terminal_snr": True, "objective.target": "noise"}, "noise does not determine x0; predict v or x0"),
     ({"schedule.zero_terminal_snr": True, "objective.weighting.name": "min_snr"}, "min_snr gives no weight"),
@@ -203,6 +208,8 @@ REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"objective.variance_weight": 0.1}, "belongs to the steps of a chain"),
     ({"sampler.name": "learned_ancestral"}, "needs network.learned_variance=True"),
     ({"objective.weighting.name": "vlb"}, "set schedule.discretise"),
+    ({"schedule.name": "learned"}, "a learned schedule is trained to lower the variance"),
+    (LEARNED | {"sampler.spacing.name": "karras"}, "log-SNRs are not known"),
     ({"network.unet3d.groups": 8}, "the network is blind to level and class"),
 )
 
@@ -223,8 +230,6 @@ def test_guidance_and_noise_priors_reach_the_samples(tmp_path):
     changes: tuple[dict[str, Any], ...] = (
         {},
         {"sampler.guidance.weight": 3.0},
-        {"sampler.guidance.weight": 3.0, "sampler.guidance.rescale": 0.7},
-        {"sampler.guidance.weight": 3.0, "sampler.guidance.log_snr_max": -20.0},  # nowhere
         {"objective.noise_prior.name": "shared"},
         {"sampler.threshold.name": "static", "sampler.threshold.static.high": 1.01},
     )
@@ -234,27 +239,39 @@ def test_guidance_and_noise_priors_reach_the_samples(tmp_path):
         config_of.update(config)
         config_of.update_from_flattened_dict(change)
         experiment = build.experiment(config_of)
-        params = randomised(jax.eval_shape(experiment.network.init, jax.random.key(0)))
+        params = randomised(jax.eval_shape(experiment.init, jax.random.key(0)))
         clips.append(np.asarray(sample.make_sampler(experiment)(params, np.arange(8))))
-    plain, guided, rescaled, nowhere, shared, clipped = clips
-    assert np.abs(guided - plain).max() > 0.05 < np.abs(rescaled - guided).max()
-    np.testing.assert_allclose(nowhere, plain, atol=1e-5)
+    plain, guided, shared, clipped = clips
+    assert np.abs(guided - plain).max() > 0.05
     assert np.abs(shared - plain).max() > 0.05
     assert clipped.max() <= np.float32(1.01) < plain.max()
 
 
-def test_a_loss_aware_run_remembers_through_its_checkpoint(tmp_path):
-    """Its memory is saved and goes on: a run that stops and goes on is the run that does not."""
+@pytest.mark.feature("O13", "O17")
+def test_what_is_learned_beside_the_network_is_saved_and_goes_on(tmp_path):
+    """A learned schedule and a loss-aware proposal: a run that stops and goes on is the run that does not. The
+    schedule's numbers move, its ends stay, and samples and validation use what was learned.
+    """
     config = tiny.get_config()
-    config.objective.proposal.name = "loss_aware"
+    config.update_from_flattened_dict(LEARNED | {"objective.proposal.name": "loss_aware", "objective.dequantise": True})
     config.objective.proposal.loss_aware.num_buckets = 4
-    config.objective.dequantise = True
-    straight = train.train(config, tmp_path / "straight")
     config.run.num_steps = 4
-    train.train(config, tmp_path / "parts")
+    train.train(config, tmp_path / "run")
     config.run.num_steps = 6
-    parts = train.train(config, tmp_path / "parts")
-    assert parts.curves["train/loss"] == straight.curves["train/loss"]
+    done = train.train(config, tmp_path / "run")
+    straight = train.train(config, tmp_path / "straight")
+    assert done.curves["train/loss"] == straight.curves["train/loss"]
+    experiment, params, _ = sample.restore(config, tmp_path / "run")
+    first, last = experiment.objective.schedule, params["schedule"]
+    assert type(last) is type(first)
+    for name in ("linear", "inner", "bias", "outer"):
+        assert np.abs(np.asarray(getattr(last, name)) - np.asarray(getattr(first, name))).max() > 1e-4, name
+    assert (float(last.log_snr_min), float(last.log_snr_max)) == (-10.0, 10.0)
+    reached = jax.jit(build.schedules.log_snr)(last, experiment.validation_times_of(params))
+    np.testing.assert_allclose(reached, config.evaluation.log_snrs, atol=1e-3)
+    # the sampler uses the numbers that were learned
+    clips = [sample.make_sampler(experiment)(params | {"schedule": one}, np.arange(2)) for one in (last, first)]
+    assert np.abs(np.asarray(clips[0] - clips[1])).max() > 1e-6
 
 
 def test_the_data_of_a_likelihood_lie_anywhere_in_their_bins():

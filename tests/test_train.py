@@ -31,7 +31,7 @@ ON_EIGHT_DEVICES = (
 
 def saved_state(config, folder) -> TrainState:
     experiment = build.experiment(config)
-    parts = experiment.network.init, experiment.optimizer
+    parts = experiment.init, experiment.optimizer
     abstract = abstract_state(*parts, experiment.mesh, experiment.rules, experiment.proposal.first())
     return checkpoints.restore(Path(folder) / "checkpoints", abstract)
 

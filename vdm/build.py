@@ -14,12 +14,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from data.clips import ClipSampler
 from data.sources import Splits, folder, moving_digits, moving_shapes, simulated, tfds
-from vdm.diffusion import noise_priors, proposals, samplers, schedules, times
+from vdm.diffusion import noise_priors, objectives, proposals, samplers, schedules, times
 from vdm.diffusion.guidance import THRESHOLDS, Threshold, classifier_free
 from vdm.diffusion.objectives import Objective, Predict
 from vdm.diffusion.proposals import Proposal
@@ -58,6 +58,28 @@ class Experiment:
     validation_times: Float[Array, "levels"]
     frame_shape: tuple[int, int, int]
     num_classes: int | None
+
+    @property
+    def learns_schedule(self) -> bool:
+        return isinstance(self.objective.schedule, schedules.Learned)
+
+    def init(self, key: Key) -> Params:
+        """The network's first parameters, and at "schedule" those of a schedule that is learned."""
+        params = self.network.init(key)
+        return params | {"schedule": self.objective.schedule} if self.learns_schedule else params
+
+    def objective_of(self, params: Params) -> Objective:
+        """The objective, with the schedule as it has been learned."""
+        if not self.learns_schedule:
+            return self.objective
+        return objectives.with_schedule(self.objective, schedules.between_fixed_ends(params["schedule"]))
+
+    def validation_times_of(self, params: Params) -> Float[Array, "levels"]:
+        """Where the schedule reaches the log-SNRs of the validation losses."""
+        if not self.learns_schedule:
+            return self.validation_times
+        log_snrs = jnp.array(self.config.evaluation.log_snrs)
+        return schedules.time_of_unchecked(self.objective_of(params).schedule, log_snrs)
 
     def predict(self, params: Params, condition: Condition, key: Key | None = None) -> Predict:
         """The network with its parameters, condition and frame positions bound. `key` draws the dropout; None: none."""
@@ -117,7 +139,7 @@ def experiment(config: Config) -> Experiment:
         mesh=mesh,
         splits=splits,
         network=network,
-        rules=rules,
+        rules=(*rules, _SCHEDULE_RULE),
         objective=objective,
         proposal=proposal,
         optimizer=optimizer,
@@ -296,6 +318,11 @@ def _check_sampler(config: Config, objective: Objective, sampler: Sampler) -> No
             f"config.network.learned_variance is {config.network.learned_variance} and objective.variance_weight"
             f" {objective.variance_weight:g}: a variance is learned where both are set"
         )
+    if isinstance(objective.schedule, schedules.Learned) and options.spacing.name not in ("uniform", "trailing"):
+        raise ValueError(
+            f"config.sampler.spacing.name is {options.spacing.name}, but a learned schedule's log-SNRs are not known"
+            " beforehand: take uniform or trailing, which are spaced in t"
+        )
     if isinstance(sampler.step, samplers.PredictorCorrector | samplers.AnnealedLangevin):
         noise_priors.require_regular(objective.noise_prior, config.data.num_frames, "a Langevin step")
     if objective.weighting.whitened:
@@ -347,6 +374,7 @@ def _unet3d(
     return network, UNET_RULES
 
 
+_SCHEDULE_RULE = (r"(^|/)schedule/", PartitionSpec())  # a few numbers, whole on every device
 _MEASURED_CLIPS = 64
 _DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
 _SPLIT_SIZES = ("num_train", "num_validation")
@@ -363,6 +391,7 @@ SCHEDULES = {
     "edm": schedules.edm,
     "cosine": schedules.cosine,
     "flow": schedules.flow,
+    "learned": schedules.learned,
 }
 TIMES = {
     "uniform": times.Uniform,

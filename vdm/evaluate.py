@@ -91,7 +91,7 @@ def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str
     Clips, noise and levels are the same in every call, for every network and every objective. The clips are the first
     `config.evaluation.num_validation` of the validation split, or all where that is 0.
     """
-    config, objective, mesh = experiment.config, experiment.objective, experiment.mesh
+    config, mesh = experiment.config, experiment.mesh
     size = config.evaluation.batch_size
     count = config.evaluation.num_validation or len(experiment.splits.validation)
 
@@ -104,9 +104,10 @@ def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str
         predict = experiment.predict(params, Condition(label))
 
         def at(t: Float[Array, ""]) -> Losses:
-            return objectives.loss(objective, predict, x0, noise, jnp.broadcast_to(t, x0.shape[:2]))
+            t = jnp.broadcast_to(t, x0.shape[:2])
+            return objectives.loss(experiment.objective_of(params), predict, x0, noise, t)
 
-        return jax.lax.map(at, experiment.validation_times)
+        return jax.lax.map(at, experiment.validation_times_of(params))
 
     rows = meshes.batch_rows(mesh, size)
     if not count:

@@ -68,7 +68,7 @@ def restore(config: Config, workdir: epath.PathLike, step: int | None = None) ->
     saved = checkpoints.read_identity(directory, step=step)
     identity.require_same_identity(_without(saved), _without(identity.identity(config)), str(workdir))
     experiment = build.experiment(config)
-    parts = experiment.network.init, experiment.optimizer
+    parts = experiment.init, experiment.optimizer
     abstract = abstract_state(*parts, experiment.mesh, experiment.rules, experiment.proposal.first())
     state = checkpoints.restore(directory, abstract, step=step)
     return experiment, state.ema, int(state.step)
@@ -103,10 +103,12 @@ def make_sampler(experiment: build.Experiment) -> Callable[[Params, Int[Array, "
 
     With labels, clip i is of class i modulo the number of classes.
     """
-    config, sampler, objective = experiment.config, experiment.sampler, experiment.objective
+    config, sampler = experiment.config, experiment.sampler
     shape = (config.data.num_frames, experiment.frame_shape)
 
     def sample(params: Params, indices: Int[Array, "batch"]) -> Video:
+        objective = experiment.objective_of(params)
+
         def draw(key: Key) -> Video:
             return noise_priors.correlate(objective.noise_prior, random.example_noise(key, indices, *shape))
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from data import pipeline, video_io
 from vdm import build, evaluate, sample
 from vdm.diffusion import objectives, schedules
-from vdm.diffusion.objectives import Losses
+from vdm.diffusion.objectives import Losses, Objective
 from vdm.records import identity, record
 from vdm.records.record import Record
 from vdm.runtime import checkpoints, preemption, processes, random, state, writers
@@ -126,7 +126,7 @@ def require_checkpoint(before: Record | None, folder: epath.Path) -> None:
 def start(experiment: build.Experiment, folder: epath.Path) -> TrainState:
     """The newest checkpoint, or the first parameters where there is none."""
     directory = folder / "checkpoints"
-    parts = experiment.network.init, experiment.optimizer
+    parts = experiment.init, experiment.optimizer
     where = experiment.mesh, experiment.rules, experiment.proposal.first()
     if not checkpoints.saved_steps(directory):
         return state.init_state(*parts, random.key(experiment.config.seed, Purpose.INIT), *where)
@@ -136,7 +136,7 @@ def start(experiment: build.Experiment, folder: epath.Path) -> TrainState:
 
 def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Batch], tuple[TrainState, Window]]:
     """The compiled step; the state and the window are donated."""
-    config, objective, mesh = experiment.config, experiment.objective, experiment.mesh
+    config, mesh = experiment.config, experiment.mesh
 
     def step(train_state: TrainState, window: Window, batch: Batch) -> tuple[TrainState, Window]:
         def key(purpose: Purpose) -> Key:
@@ -148,19 +148,27 @@ def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Bat
         uniform = random.example_uniform(key(Purpose.TIME), index)
         row = index % config.data.batch_size
         u, importance = experiment.proposal.draw(train_state.proposal, uniform, row)
-        t = objectives.times_of(objective, u, num_frames)
         label = drop_labels(experiment, batch, random.example_uniform(key(Purpose.LABEL_DROPOUT), index))
 
-        def losses_of(params: Params) -> tuple[Losses, LogSnr]:
+        def losses_on(objective: Objective, params: Params) -> tuple[Losses, LogSnr]:
             predict = experiment.predict(params, Condition(label), key(Purpose.DROPOUT))
+            t = objectives.times_of(objective, u, num_frames)
             return objectives.loss(objective, predict, x0, noise, t), schedules.log_snr(objective.schedule, t)
+
+        def losses_of(params: Params) -> tuple[Losses, LogSnr]:
+            losses, log_snr = losses_on(experiment.objective_of(jax.lax.stop_gradient(params)), params)
+            if experiment.learns_schedule:
+                of_schedule, _ = losses_on(experiment.objective_of(params), jax.lax.stop_gradient(params))
+                spread = objectives.spread(of_schedule.loss)  # it has a gradient and no value
+                losses = dataclasses.replace(losses, loss=losses.loss + spread - jax.lax.stop_gradient(spread))
+            return losses, log_snr
 
         def observe(memory: Any, losses: Float[Array, "batch"]) -> Any:
             return experiment.proposal.observe(memory, u, losses)
 
         return train_step(train_state, window, losses_of, experiment.optimizer, importance, observe)
 
-    parts = experiment.network.init, experiment.optimizer
+    parts = experiment.init, experiment.optimizer
     abstract = state.abstract_state(*parts, mesh, experiment.rules, experiment.proposal.first())
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(mesh)))
@@ -298,7 +306,8 @@ def _begin(experiment: build.Experiment, before: Record | None, first: TrainStat
     fingerprint = experiment.splits.train.fingerprint
     if before is not None:
         return record.resume(before, config, mesh=mesh, step=int(first.step), data_fingerprint=fingerprint)
-    print(parameter_overview.get_parameter_overview(first.params))
+    of_network = {name: leaves for name, leaves in first.params.items() if name != "schedule"}
+    print(parameter_overview.get_parameter_overview(of_network))
     log_snrs = jnp.array(config.evaluation.log_snrs)
     weights = objectives.effective_weight(experiment.objective, log_snrs)
     return record.begin(

@@ -48,6 +48,7 @@ EXPECTED = {  # and the tolerance
     "sub_vp_sde": (sub_vp_density(1e-5), 1e-3),
     "ve_sde": (1 / (2 * np.log(5000.0)) / (1 - 1e-5), 1e-3),
     "vlb": (0.5, 1e-3),
+    "vdm": (0.5, 1e-3),
     "cosine_noise": (1 / (4 * SLOPE) / np.cosh(LEVELS / 2), 1e-3),
     "cosine_v": (np.exp(-LEVELS / 2) / (2 * SLOPE), 1e-3),
     "edm": ((1 + 1 / SNR) * norm.pdf(LEVELS, 2.4, 2.4), 2e-3),  # log_snr is -2 log(sigma/alpha); data_std is 1

@@ -59,6 +59,17 @@ def test_diffused_clips_have_the_marginal_moments():
     np.testing.assert_allclose(xt.T @ xt / 24, expected, atol=1e-6)
 
 
+def test_noise_and_score_are_what_diffused_the_clip():
+    random = np.random.default_rng(0)
+    x0, noise = (jnp.asarray(random.normal(size=(2, 3, 1, 2, 1)), jnp.float32) for _ in range(2))
+    level = levels(schedules.vp_linear(0.1, 20.0), 0.4)[0]
+    xt = process.diffuse(x0, noise, level)
+    np.testing.assert_allclose(process.noise_from(x0, xt, level), noise, atol=1e-5)
+    alpha, sigma = float(level.alpha[0, 0]), float(level.sigma[0, 0])
+    gradient = jax.grad(lambda xt: -0.5 * jnp.sum((xt - alpha * x0) ** 2) / sigma**2)(xt)  # of log q(xt | x0)
+    np.testing.assert_allclose(process.score_from(x0, xt, level), gradient, atol=1e-4)
+
+
 @pytest.mark.parametrize("times", [(0.3, 0.300001), (0.001, 0.999), (0.4, 0.7)])
 def test_posterior_is_bayes_rule(times):
     """q(x_s | x_t, x0) from the product of the two Gaussians q(x_s | x0) q(x_t | x_s), for schedules that are VP and

@@ -21,7 +21,7 @@ SCHEDULES = {
     "smld": schedules.smld(1000, 0.02, 100.0),
     "zero_terminal": schedules.zero_terminal(schedules.ddpm_linear(1000, 1e-4, 0.02)),
     "shifted": schedules.shifted(schedules.vp_linear(0.1, 20.0), -1.4),
-    "learned": schedules.learned(jax.random.key(1), 16, -12.0, 9.0),
+    "learned": schedules.learned(16, -12.0, 9.0),
 }
 PRESERVING = ("ddpm_linear", "ddpm_cosine", "vp_linear", "cosine", "zero_terminal", "shifted", "learned")
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -228,7 +228,7 @@ def test_a_discretised_schedule_has_the_same_marginals_and_a_number_of_steps():
 def test_a_learned_schedule_keeps_its_ends_and_falls_whatever_its_numbers():
     for seed in range(5):
         random = np.random.default_rng(seed)
-        start = schedules.learned(jax.random.key(seed), 16, -7.0, 5.0)
+        start = schedules.learned(16, -7.0, 5.0)
         noisy = jax.tree.map(lambda leaf, random=random: leaf + 2 * random.normal(size=leaf.shape), start)
         noisy = dataclasses.replace(noisy, log_snr_min=start.log_snr_min, log_snr_max=start.log_snr_max)
         log_snr = np.asarray(log_snr_of(noisy, jnp.asarray(np.linspace(0, 1, 1001), jnp.float32)))
@@ -279,7 +279,7 @@ def test_simulated_paths_have_the_marginal_moments(name):
         (lambda: schedules.zero_terminal(SCHEDULES["ve"]), "defined for variance-preserving schedules; VE has"),
         (lambda: schedules.zero_terminal(SCHEDULES["zero_terminal"]), "no signal at t = 1 already"),
         (lambda: schedules.shifted(SCHEDULES["cosine"], float("inf")), "must be finite"),
-        (lambda: schedules.learned(jax.random.key(0), 0, -5.0, 5.0), "hidden >= 1"),
+        (lambda: schedules.learned(0, -5.0, 5.0), "hidden >= 1"),
         (lambda: schedules.time_of(SCHEDULES["cosine"], jnp.array([0.0, 21.0])), "reaches -20"),
     ],
 )

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from vdm.diffusion import noise_priors, process, schedules
 from vdm.diffusion.noise_priors import NoisePrior
-from vdm.diffusion.schedules import Learned, Schedule
+from vdm.diffusion.schedules import Schedule
 from vdm.diffusion.times import Times
 from vdm.types import Denoiser, Level, Time, Video, register_tree
 
@@ -217,22 +217,6 @@ def continuous(
     z0 = process.diffuse(x0, noise_priors.correlate(noise_prior, noise(jnp.asarray(levels))), level)
     of_x0 = decoder(x0, z0 / process.spread(level.alpha), process.spread(level.sigma / level.alpha))
     return Bound(prior_kl(schedule, x0, noise_prior), diffusion, of_x0.sum(axis=1))
-
-
-def schedule_gradient(estimate: Callable[[Learned], PerExample], schedule: Learned) -> Learned:
-    """What a learned schedule descends (Kingma et al. 2021, appendix I): its two ends lower the bound, all else lowers
-    the variance of its estimate, whose mean does not depend on it.
-
-    Args:
-      estimate: the schedule to an unbiased estimate of the bound of every example, at fixed u and noise.
-
-    Returns:
-      A gradient for every number of the schedule.
-    """
-    values, pull = jax.vjp(estimate, schedule)
-    (of_mean,) = pull(jnp.ones_like(values) / values.size)
-    (of_square,) = pull(2.0 * values / values.size)
-    return dataclasses.replace(of_square, log_snr_min=of_mean.log_snr_min, log_snr_max=of_mean.log_snr_max)
 
 
 def _sum(per_pixel: Video) -> Time:

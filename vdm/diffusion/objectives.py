@@ -15,6 +15,7 @@ variance of their gradients only.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from typing import Protocol, runtime_checkable
@@ -27,9 +28,9 @@ from jaxtyping import Array, Float
 
 from vdm.diffusion import bound, noise_priors, process, schedules, targets, weightings
 from vdm.diffusion.noise_priors import Independent, NoisePrior
-from vdm.diffusion.schedules import Schedule
+from vdm.diffusion.schedules import Learned, Schedule
 from vdm.diffusion.targets import Target
-from vdm.diffusion.times import Grid, Times
+from vdm.diffusion.times import Grid, Times, Uniform
 from vdm.diffusion.weightings import Weighting
 from vdm.types import Level, LogSnr, Prediction, Time, Video, register_tree
 
@@ -74,6 +75,7 @@ class Objective:
                 f"data_std must be positive and finite, got {self.data_std:g}: measure it on the data as fed"
             )
         _check_grid(self)
+        _check_learned(self)
         _check_levels(self)
 
 
@@ -123,6 +125,21 @@ def loss(objective: Objective, predict: Predict, x0: Video, noise: Video, t: Tim
     if not objective.variance_weight:
         return losses
     return dataclasses.replace(losses, loss=losses.loss + _hybrid(objective, prediction, x0, xt, t, level))
+
+
+def with_schedule(objective: Objective, schedule: Schedule) -> Objective:
+    """The objective on a schedule that is being trained; it was checked with the numbers that it was built with."""
+    changed = copy.copy(objective)
+    object.__setattr__(changed, "schedule", schedule)
+    return changed
+
+
+def spread(losses: Float[Array, "batch"]) -> Float[Array, "batch"]:
+    """What a learned schedule minimises: the squares of losses whose mean does not depend on it, relative to that mean.
+
+    Its gradient is that of their variance (Kingma et al. 2021, appendix I.2); the size of the losses drops out.
+    """
+    return 0.5 * (losses / jax.lax.stop_gradient(losses.mean())) ** 2
 
 
 def _weighted(objective: Objective, error: Video, t: Time, level: Level) -> Float[Array, "batch"]:
@@ -231,6 +248,16 @@ def _check_grid(objective: Objective) -> None:
         raise ValueError(
             "a learned variance belongs to the steps of a chain: take a schedule with steps (or schedule.discretise),"
             " times.name = grid and independent noise"
+        )
+
+
+def _check_learned(objective: Objective) -> None:
+    invariant = objective.weighting.name == "likelihood" or objective.weighting.per_log_snr
+    whole = objective.times == Uniform(0.0)
+    if isinstance(objective.schedule, Learned) and not (invariant and whole):
+        raise ValueError(
+            "a learned schedule is trained to lower the variance of a mean that does not depend on it: take weighting"
+            f" likelihood or sigmoid, not {objective.weighting.name}, and times uniform with min = 0"
         )
 
 

@@ -17,7 +17,7 @@ from vdm.diffusion.schedules.families import (
     ve,
     vp_linear,
 )
-from vdm.diffusion.schedules.learned import Learned, learned
+from vdm.diffusion.schedules.learned import Learned, between_fixed_ends, learned
 from vdm.diffusion.schedules.schedule import (
     Schedule,
     diffusion_squared,
@@ -45,6 +45,7 @@ __all__ = [
     "SubVP",
     "VPLinear",
     "ZeroTerminal",
+    "between_fixed_ends",
     "chain",
     "cosine",
     "ddpm_cosine",

@@ -1,7 +1,8 @@
 """A schedule that is trained: the monotone log-SNR of Kingma et al. 2021 (arXiv 2107.00630, appendix H).
 
-Its numbers are parameters. The continuous-time bound does not depend on them but for the two ends, so training moves
-the ends to lower the bound, and everything between to lower the variance of its estimate (`bound.schedule_gradient`).
+Its numbers are parameters. The continuous-time bound does not depend on them but for the two ends, so everything
+between is trained to lower the variance of the bound's estimate (`objectives.spread`). Its ends stay where the config
+puts them: where they are trained too (Kingma et al.), the decoder's term must be part of the loss.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vdm.types import Key, register_tree
+from vdm.types import register_tree
 
 
 @register_tree
@@ -55,7 +56,13 @@ class Learned:
         return jax.nn.softplus(self.linear) * t + bends
 
 
-def learned(key: Key, hidden: int, log_snr_min: float, log_snr_max: float) -> Learned:
+def between_fixed_ends(schedule: Learned) -> Learned:
+    """The same schedule, through whose two ends no gradient passes."""
+    low, high = jax.lax.stop_gradient((schedule.log_snr_min, schedule.log_snr_max))
+    return dataclasses.replace(schedule, log_snr_min=low, log_snr_max=high)
+
+
+def learned(hidden: int, log_snr_min: float, log_snr_max: float) -> Learned:
     """Before training: about linear in t between the given ends.
 
     Raises:
@@ -71,6 +78,6 @@ def learned(key: Key, hidden: int, log_snr_min: float, log_snr_max: float) -> Le
         log_snr_min=jnp.asarray(float(log_snr_min)),
         linear=jnp.asarray(1.0),
         inner=jnp.full(hidden, 2.0),
-        bias=jax.random.uniform(key, (hidden,), minval=-2.0, maxval=0.0),
+        bias=jnp.linspace(-2.0, 0.0, hidden),  # bends at different times
         outer=jnp.full(hidden, -2.0),
     )
