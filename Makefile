@@ -52,6 +52,7 @@ lint: $(LINT)
 	$(VENV)/bin/pyright
 	$(PY) -m tests.features --check
 	$(PY) -m experiments.demo.publish --check
+	$(PY) -m experiments.solvers --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .

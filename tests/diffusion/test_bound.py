@@ -280,6 +280,17 @@ def test_the_spread_has_the_gradient_of_the_variance():
     )
 
 
+@pytest.mark.feature("O14")
+def test_bits_per_dim_of_dequantised_pixels():
+    """Uniform density on [-1, 1]^D is 2^-D: exactly 8 bits a pixel; bins have equal width and no gap between them."""
+    assert float(bound.bits_per_dim_of_density(jnp.asarray(-10 * np.log(2.0)), 10)) == pytest.approx(8.0)
+    levels = jnp.asarray(np.arange(256))
+    left, right = bound.dequantised(levels, jnp.zeros(256)), bound.dequantised(levels, jnp.ones(256))
+    np.testing.assert_array_equal(left[1:], right[:-1])
+    assert (float(left[0]), float(right[-1])) == (-1.0, 1.0)
+    np.testing.assert_allclose(right - left, 2 / 256)
+
+
 def test_a_continuous_schedule_has_no_discrete_bound():
     x0 = jnp.zeros((1, *VIDEO.shape))
     with pytest.raises(ValueError, match="VPLinear has no steps: discretise it"):

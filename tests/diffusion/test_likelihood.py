@@ -7,7 +7,7 @@ import pytest
 
 from tests.oracles.gaussian_video import GaussianVideo
 from tests.oracles.mixture import two_clips
-from vdm.diffusion import bound, likelihood, schedules
+from vdm.diffusion import likelihood, schedules
 from vdm.diffusion.noise_priors import Independent
 
 VIDEO = GaussianVideo(num_frames=2, height=2, width=2)  # 8 dimensions
@@ -93,17 +93,6 @@ def test_the_density_of_a_mixture():
         level = schedules.level(COSINE, jnp.full((4, 3), T_MIN))
         exact = mixture.log_prob(x, level)
     np.testing.assert_allclose(got, exact, atol=2e-3)
-
-
-@pytest.mark.feature("O14")
-def test_bits_per_dim_of_dequantised_pixels():
-    """Uniform density on [-1, 1]^D is 2^-D: exactly 8 bits a pixel; bins have equal width and no gap between them."""
-    assert float(bound.bits_per_dim_of_density(jnp.asarray(-10 * np.log(2.0)), 10)) == pytest.approx(8.0)
-    levels = jnp.asarray(np.arange(256))
-    left, right = bound.dequantised(levels, jnp.zeros(256)), bound.dequantised(levels, jnp.ones(256))
-    np.testing.assert_array_equal(left[1:], right[:-1])
-    assert (float(left[0]), float(right[-1])) == (-1.0, 1.0)
-    np.testing.assert_allclose(right - left, 2 / 256)
 
 
 def test_times_without_a_likelihood_are_refused():

@@ -356,7 +356,7 @@ MEASURES = {
     "vp": (VP, Uniform(1e-3)),
     "chain": (DDPM, Grid(1000)),
     "cosine": (COSINE, Uniform(0.1)),
-    "logit_normal": (COSINE, LogitNormal(0.3, 1.0, 0.01)),
+    "logit_normal": (COSINE, LogitNormal(0.3, 1.0, 0.3)),
     "log_snr_uniform": (VP, LogSnrUniform(-12.0, 4.0)),
     "log_normal_sigma": (COSINE, LogNormalSigma(-1.2, 1.2)),
 }

@@ -62,6 +62,12 @@ def test_the_mean_stays_and_the_variance_falls():
 
 
 @pytest.mark.feature("O17")
+def test_a_stratified_batch_is_evenly_spaced():
+    u = np.sort(np.asarray(batches(Stratified(), ())[0]), axis=1)
+    np.testing.assert_allclose(np.diff(u, axis=1), 1 / 8, atol=1e-6)
+
+
+@pytest.mark.feature("O17")
 def test_single_examples_of_the_loss_aware_proposal_vary_less():
     """Not by stratification alone: the variance of one importance-weighted loss."""
     u, importance = batches(AWARE, learned_memory())
@@ -85,6 +91,8 @@ def test_what_a_bucket_remembers():
     np.testing.assert_allclose(memory, [[2.5, 0.5], [0.5, 0.5]])
     ratio = np.sqrt(5.0)
     expected = 0.2 + 0.8 * np.array([ratio, 1.0]) / ((ratio + 1) / 2)
+    np.testing.assert_allclose(proposal.density(memory), expected, rtol=1e-6)
+    memory = proposal.observe(memory, jnp.asarray([0.9]), jnp.asarray([1.0]))  # the same again is no news
     np.testing.assert_allclose(proposal.density(memory), expected, rtol=1e-6)
     poisoned = proposal.observe(memory, jnp.asarray([0.9]), jnp.asarray([jnp.nan]))
     np.testing.assert_array_equal(proposal.density(poisoned), 1.0)
