@@ -53,6 +53,8 @@ def test_the_decoder_stays_finite_in_float32_and_so_does_its_gradient():
         jnp.full_like(x0, 0.9)
     )
     assert np.isfinite(value) and np.isfinite(np.asarray(gradient)).all()
+    mirrored = decode(-x0, jnp.full_like(x0, -0.9), jnp.full((1, 1, 1, 1, 1), 0.03)).sum()  # the other tail
+    assert float(mirrored) == pytest.approx(float(value), rel=1e-6)
     # far in the tail the mass of a bin is that of its edge nearest to the mean
     edge = (-0.5 + 1 / 255 - 0.9) / 0.03
     assert float(gradient[0, 0, 0, 1, 0]) == pytest.approx(-edge / 0.03, rel=0.01)
@@ -121,6 +123,30 @@ def discrete_gap(steps, share=0.0):
 def entropy():
     """-E log p(x0)."""
     return 0.5 * np.linalg.slogdet(2 * np.pi * np.e * VIDEO.covariance)[1]
+
+
+@pytest.mark.feature("O3")
+def test_the_discrete_bound_is_the_sum_of_its_steps():
+    """Of the exact denoiser, with the lower variance: 1/2 (SNR_{i-1} - SNR_i) times the least error of x0, for i = 2..T;
+    the decoder at the first level; the prior at the last.
+    """
+    steps = 5
+    with jax.enable_x64(True):
+        x0, noise = moments(steps)
+        chain = schedules.discretised(COSINE, steps)
+        parts = jax.jit(
+            lambda x0: bound.discrete(
+                VIDEO.denoise_evenly, chain, x0, noise, decoder=bound.gaussian, noise_prior=INDEPENDENT
+            )
+        )(jnp.asarray(x0))
+        log_snr = np.asarray(schedules.log_snr(chain, jnp.arange(1, steps + 1) / steps))
+        std = float(chain.sigma(jnp.asarray(1 / steps)))
+    snr = np.exp(log_snr)
+    least = 4 * np.array([VIDEO.minimal_error(level) for level in log_snr])
+    assert float(parts.diffusion.mean()) == pytest.approx(0.5 * np.sum((snr[:-1] - snr[1:]) * least[1:]), rel=1e-8)
+    assert float(parts.prior.mean()) == pytest.approx(0.5 * snr[-1] * 4 * VIDEO.variance, rel=1e-8)
+    decoder = 0.5 * least[0] / std**2 + 4 * np.log(std * np.sqrt(2 * np.pi))
+    assert float(parts.decoder.mean()) == pytest.approx(decoder, rel=1e-8)
 
 
 @pytest.mark.feature("O3")
