@@ -127,7 +127,7 @@ def entropy():
 
 @pytest.mark.feature("O3")
 def test_the_discrete_bound_is_the_sum_of_its_steps():
-    """Of the exact denoiser, with the lower variance: 1/2 (SNR_{i-1} - SNR_i) times the least error of x0, for i = 2..T;
+    """Of the exact denoiser, with the lower variance: 1/2 (SNR_{i-1} - SNR_i) times the least error of x0, i = 2..T;
     the decoder at the first level; the prior at the last.
     """
     steps = 5
@@ -139,6 +139,7 @@ def test_the_discrete_bound_is_the_sum_of_its_steps():
                 VIDEO.denoise_evenly, chain, x0, noise, decoder=bound.gaussian, noise_prior=INDEPENDENT
             )
         )(jnp.asarray(x0))
+        parts = jax.tree.map(np.asarray, parts)
         log_snr = np.asarray(schedules.log_snr(chain, jnp.arange(1, steps + 1) / steps))
         std = float(chain.sigma(jnp.asarray(1 / steps)))
     snr = np.exp(log_snr)

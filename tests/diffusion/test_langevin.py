@@ -48,6 +48,25 @@ def test_the_corrector_runs_at_the_level_the_predictor_arrives_at():
     np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
+@pytest.mark.feature("O16")
+def test_a_step_of_ncsn_is_the_published_one():
+    """Song and Ermon 2019, algorithm 1, at the level that it arrives at: x + alpha/2 score + sqrt(alpha) z with alpha =
+    step_size sigma^2.
+    """
+    random = np.random.default_rng(0)
+    ladder = schedules.smld(10, 0.01, 1.0)
+    with jax.enable_x64(True):
+        x, z = (jnp.asarray(random.normal(size=SHAPE)) for _ in range(2))
+        t, s = (jnp.asarray(np.full((1, 1), time)) for time in (0.6, 0.5))
+        got = AnnealedLangevin(0.2, 1)(exact, ladder, x, t, s, lambda draw: z)
+    sigma = 0.01 * 100.0 ** (4 / 9)  # the fifth of ten levels
+    size = 0.2 * sigma**2
+    expected = (
+        np.asarray(x) - size / 2 * np.asarray(x) / (VARIANCES[:, None] + sigma**2) + np.sqrt(size) * np.asarray(z)
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
 @pytest.mark.feature("O16", "S6")
 def test_annealed_langevin_finds_both_clips_in_their_proportion():
     """NCSN's sampler on the mixture with its exact score: weights of 0.3 and 0.7 within 5 % and the spread of 0.2."""
