@@ -158,7 +158,8 @@ def _schedule() -> ConfigDict:
 def _objective() -> ConfigDict:
     objective = ConfigDict()
     objective.target = "v"  # x0 | noise | v | score | flow | edm
-    objective.data_std = 1.0  # root mean square of the data as fed, about zero (checked); scales the network's input
+    objective.data_std = 1.0  # root mean square of the data as fed, about zero (checked); scales the network's input,
+    #   and is part of the target and the weighting edm
     objective.variance_weight = 0.0  # of the bound that trains the network's variance (0.001: L_hybrid); 0: none is
     objective.dequantise = False  # train at 2 (k + u)/256 - 1, u uniform, as likelihoods want it; False: at 2 k/255 - 1
 

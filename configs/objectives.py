@@ -2,8 +2,8 @@
 
     python -m vdm train --config=configs/objectives.py:edm --workdir=runs/edm
 
-They differ in schedule, target, weighting and measure of noise levels alone; what each really weighs is its effective
-weight, drawn in experiments/solvers.
+They differ in schedule, target, weighting and measure of noise levels, and where a paper needs it in the sampler or a
+learned variance; what each really weighs is its effective weight, drawn in experiments/solvers.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ TESTS = {  # file or folder -> the tests of tests/diffusion/ that must notice; t
     "samplers/langevin.py": ("test_langevin.py",),
     "samplers/replacement.py": ("test_guidance.py",),
     "guidance/": ("test_guidance.py",),
+    "guidance/gradient.py": ("test_guidance.py", "test_noise_priors.py"),
 }
 
 MUTANTS = (
@@ -94,7 +95,7 @@ MUTANTS = (
     # measures
     Mutant("times.py", "return 1.0 - (1.0 - self.min) * u", "return 1.0 - u"),
     Mutant("times.py", "(self.num_steps - jnp.floor(u * self.num_steps)) / self.num_steps", "(self.num_steps - jnp.ceil(u * self.num_steps)) / self.num_steps"),
-    Mutant("times.py", "normal = -ndtri(u * self._mass(u))", "normal = -ndtri(u)"),
+    Mutant("times.py", "jnp.maximum(u, 1.0 - _LAST) * self._mass(u)", "jnp.maximum(u, 1.0 - _LAST)"),
     Mutant("times.py", "pdf / self._mass(t)", "pdf"),
     Mutant("times.py", "low + (high - low) * u)\n\n    def density(self, schedule: Schedule, t: Float[Array, \"*shape\"]) -> Float[Array, \"*shape\"]:\n        low, high = self._range", "low + (high - low) * u**2)\n\n    def density(self, schedule: Schedule, t: Float[Array, \"*shape\"]) -> Float[Array, \"*shape\"]:\n        low, high = self._range"),
     Mutant("times.py", "2.0 * (self.std * standard - self.mean)", "2.0 * (self.std * standard + self.mean)"),
@@ -129,7 +130,7 @@ MUTANTS = (
     Mutant("bound.py", "share * (2.0 * jnp.log(process.spread(t.sigma / s.sigma)))", "share * jnp.log(process.spread(t.sigma / s.sigma))"),
     Mutant("bound.py", "jnp.arange(2, steps + 1)", "jnp.arange(3, steps + 1)"),
     Mutant("bound.py", "later = jnp.where(is_first, 2.0 / steps, t)", "later = jnp.where(is_first, 3.0 / steps, t)"),
-    Mutant("bound.py", "rate = -0.5 * schedules.log_snr_rate", "rate = -schedules.log_snr_rate"),
+    Mutant("bound.py", "alpha * sigma_rate - alpha_rate * sigma", "alpha * sigma_rate + alpha_rate * sigma"),
     Mutant("bound.py", "rate[:, 0] / times.density(schedule, t)[:, 0] * error", "rate[:, 0] * error"),
     Mutant("likelihood.py", "_prior_log_prob(schedule, noise_prior, latent) + change.mean(axis=1)", "_prior_log_prob(schedule, noise_prior, latent) - change.mean(axis=1)"),
     Mutant("likelihood.py", "- size * jnp.log(std)", "- jnp.log(std)",),
@@ -170,8 +171,9 @@ MUTANTS = (
     Mutant("guidance/classifier_free.py", "(level.log_snr <= log_snr_max)", "(level.log_snr >= log_snr_max)"),
     Mutant("guidance/classifier_free.py", "x0 + weight * (here - before), here", "x0 + weight * (here - before), before"),
     Mutant("guidance/classifier_free.py", "rest * xt / spread(level.alpha)", "rest * xt"),
+    Mutant("guidance/gradient.py", "towards = noise_priors.covary(noise_prior, gradient)\n        return denoiser(xt", "towards = gradient\n        return denoiser(xt"),
     Mutant("guidance/gradient.py", "level.sigma**2 / level.alpha", "level.sigma / level.alpha"),
-    Mutant("guidance/gradient.py", "0.5 * weight * spread(level.alpha) * gradient", "weight * spread(level.alpha) * gradient"),
+    Mutant("guidance/gradient.py", "0.5 * weight * spread(level.alpha) * towards", "weight * spread(level.alpha) * towards"),
     Mutant("guidance/gradient.py", "jnp.where(mask, x0 - estimate, 0.0)", "jnp.where(mask, 0.0, x0 - estimate)"),
     Mutant("guidance/thresholds.py", "jnp.clip(x0, -bound, bound) / bound", "jnp.clip(x0, -bound, bound)"),
     Mutant("guidance/thresholds.py", "jnp.percentile(sizes, percentile, axis=1), 1.0)", "jnp.percentile(sizes, percentile), 1.0)"),

@@ -3,11 +3,13 @@
     python -m tests.mutations            all of them; exit code 1 if one survives without a reason
     python -m tests.mutations edm bound  those whose file or text contains one of the words
 
-A mutant is caught when a test fails, survives when all pass, and is an error when its text is not found once.
+A mutant is caught when a test fails or cannot even be collected, survives when all pass, and is an error when its text
+is not found once or is no Python.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -25,9 +27,9 @@ LIMIT = 240  # seconds for one mutant; a program that does not end is caught too
 
 def main(words: list[str]) -> int:
     chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.file + mutant.before for word in words)]
-    wrong = [mutant for mutant in chosen if (ROOT / FOLDER / mutant.file).read_text().count(mutant.before) != 1]
+    wrong = [mutant for mutant in chosen if not is_sound(mutant)]
     for mutant in wrong:
-        print(f"not found once in {mutant.file}: {mutant.before!r}")
+        print(f"not found once in {mutant.file}, or no Python: {mutant.before!r} -> {mutant.after!r}")
     if wrong:
         return 2
     survivors = []
@@ -49,6 +51,16 @@ def main(words: list[str]) -> int:
                 survivors.append(mutant)
     print(f"{len(survivors)} of {len(chosen)} mutants survived without a reason")
     return 1 if survivors else 0
+
+
+def is_sound(mutant: Mutant) -> bool:
+    """Whether the text occurs once, and what stands there instead is Python and something else."""
+    source = (ROOT / FOLDER / mutant.file).read_text()
+    changed = source.replace(mutant.before, mutant.after)
+    try:
+        return source.count(mutant.before) == 1 and ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
+    except SyntaxError:
+        return False
 
 
 def relevant_tests(file: str) -> tuple[str, ...]:
@@ -76,6 +88,8 @@ def _passes(copy: Path, tests: list[str], folder: Path, limit: float) -> bool:
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return False
+    if done.returncode not in (0, 1, 2):  # a test failed, or could not be collected; anything else is our mistake
+        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout.decode()[-2000:]}")
     return done.returncode == 0
 
 

@@ -101,6 +101,21 @@ class Gray:
 
 
 @dataclasses.dataclass(frozen=True)
+class Counted:
+    """A network that notes its calls."""
+
+    network: Any
+    calls: list
+
+    def init(self, key):
+        return self.network.init(key)
+
+    def apply(self, *args, **options):
+        jax.debug.callback(lambda: self.calls.append(1))
+        return self.network.apply(*args, **options)
+
+
+@dataclasses.dataclass(frozen=True)
 class Flat:
     """A world: frames of one grey level."""
 
@@ -179,6 +194,12 @@ LEARNED: dict[str, Any] = {
     "objective.weighting.name": "likelihood",
     "objective.times.uniform.min": 0.0,
 }
+HYBRID: dict[str, Any] = {
+    "schedule.name": "ddpm_linear",
+    "objective.times.name": "grid",
+    "objective.variance_weight": 0.1,
+    "network.learned_variance": True,
+}
 REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"schedule.zero_terminal_snr": True, "objective.target": "noise"}, "noise does not determine x0; predict v or x0"),
     ({"schedule.zero_terminal_snr": True, "objective.weighting.name": "min_snr"}, "min_snr gives no weight"),
@@ -201,10 +222,11 @@ REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
     ),
     ({"sampler.threshold.name": "static", "sampler.threshold.static.high": 0.5}, r"the data lie in \[-1, 1\]: widen"),
     ({"sampler.threshold.name": "dynamic", "sampler.threshold.dynamic.percentile": 0.0}, "percentile must be in"),
-    ({"objective.noise_prior.name": "shared", "objective.weighting.name": "likelihood"}, "likelihood weighting needs"),
+    ({"objective.noise_prior.name": "shared", "objective.weighting.name": "likelihood"}, "weighting likelihood needs"),
     ({"objective.noise_prior.name": "shared", "sampler.name": "predictor_corrector"}, "a Langevin step needs"),
     ({"objective.noise_prior.name": "shared", "sampler.name": "annealed_langevin"}, "a Langevin step needs"),
     ({"network.learned_variance": True}, "a variance is learned where both are set"),
+    (HYBRID | {"objective.dequantise": True}, r"takes pixels at 2 k/255 - 1: set"),
     ({"objective.variance_weight": 0.1}, "belongs to the steps of a chain"),
     ({"sampler.name": "learned_ancestral"}, "needs network.learned_variance=True"),
     ({"objective.weighting.name": "vlb"}, "set schedule.discretise"),
@@ -241,6 +263,12 @@ def test_guidance_and_noise_priors_reach_the_samples(tmp_path):
         experiment = build.experiment(config_of)
         params = randomised(jax.eval_shape(experiment.init, jax.random.key(0)))
         clips.append(np.asarray(sample.make_sampler(experiment)(params, np.arange(8))))
+        if not change or "sampler.guidance.weight" in change:
+            calls = []
+            counted = dataclasses.replace(experiment, network=Counted(experiment.network, calls))
+            jax.block_until_ready(sample.make_sampler(counted)(params, np.arange(2)))
+            jax.effects_barrier()
+            assert len(calls) == experiment.sampler.num_evaluations == (3 if not change else 6)
     plain, guided, shared, clipped = clips
     assert np.abs(guided - plain).max() > 0.05
     assert np.abs(shared - plain).max() > 0.05

@@ -100,6 +100,12 @@ class Sampler:
     threshold: Threshold
     guidance: Config
 
+    @property
+    def num_evaluations(self) -> int | None:
+        """Calls of the network for a clip: two for every estimate that is guided. None where a solver decides."""
+        estimates = samplers.num_evaluations(self.step, self.times)
+        return None if estimates is None else estimates * (2 if self.guidance.weight else 1)
+
     def guided(self, conditional: Denoiser, unconditional: Denoiser | None) -> Denoiser:
         """The denoiser with guidance, where there is some, and then its threshold."""
         if self.guidance.weight and unconditional is not None:
@@ -325,8 +331,11 @@ def _check_sampler(config: Config, objective: Objective, sampler: Sampler) -> No
         )
     if isinstance(sampler.step, samplers.PredictorCorrector | samplers.AnnealedLangevin):
         noise_priors.require_regular(objective.noise_prior, config.data.num_frames, "a Langevin step")
-    if objective.weighting.whitened:
-        noise_priors.require_regular(objective.noise_prior, config.data.num_frames, "the likelihood weighting")
+    if objective.variance_weight and config.objective.dequantise:
+        raise ValueError(
+            "config.objective.dequantise is True, but the decoder of a learned variance takes pixels at 2 k/255 - 1:"
+            " set it to False, or objective.variance_weight and network.learned_variance to 0 and False"
+        )
 
 
 def _nothing(xt: Video, level: Level) -> Video:

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, UInt8
 
 from data import pipeline
 from vdm import build, sample
-from vdm.diffusion import bound, objectives, samplers
+from vdm.diffusion import bound, objectives
 from vdm.diffusion.objectives import Losses
 from vdm.records import identity, record, statistics
 from vdm.records.record import Metric, Record
@@ -162,7 +162,7 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
         "samples": len(clips),
         "frames": config.data.num_frames,
         "sampler": identity.resolve({"sampler": config.sampler})["sampler"],
-        "network_evaluations": samplers.num_evaluations(experiment.sampler.step, experiment.sampler.times),
+        "network_evaluations": experiment.sampler.num_evaluations,
         "parameters": "average",
         "seed": config.seed,
         "oracle": oracle.protocol,

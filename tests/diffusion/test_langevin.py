@@ -37,8 +37,9 @@ def test_the_corrector_runs_at_the_level_the_predictor_arrives_at():
     random = np.random.default_rng(0)
     with jax.enable_x64(True):
         x, *noises = (jnp.asarray(random.normal(size=SHAPE)) for _ in range(4))
+        drawn = jnp.stack(noises)
         t, s = (jnp.asarray(np.full((1, 1), time)) for time in (0.6, 0.5))
-        got = PredictorCorrector("ancestral", 0.16, 2)(exact, VP, x, t, s, lambda draw: noises[draw])
+        got = PredictorCorrector("ancestral", 0.16, 2)(exact, VP, x, t, s, lambda draw: drawn[draw])
         sigma, alpha = float(VP.sigma(s)[0, 0]), float(VP.alpha(s)[0, 0])
         expected = np.asarray(samplers.Ancestral()(exact, VP, x, t, s, lambda draw: noises[0]))
         size = 2 * (0.16 * sigma) ** 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.gaussian_video import GaussianVideo
-from vdm.diffusion import bound, likelihood, noise_priors, objectives, samplers, schedules
+from vdm.diffusion import bound, guidance, likelihood, noise_priors, objectives, samplers, schedules
 from vdm.diffusion.noise_priors import BaseResidual, Independent, Mixed, Progressive, Shared
 from vdm.diffusion.objectives import Objective
 from vdm.diffusion.samplers import Ancestral, Ddim, EulerMaruyama, PredictorCorrector
@@ -193,9 +193,83 @@ def test_likelihood_and_bound_with_correlated_noise_are_those_of_the_data():
     )
 
 
+@pytest.mark.feature("T7", "G4", "G8")
+def test_gradient_guidance_takes_the_noises_covariance():
+    """y = the first frame's pixels + N(0, 0.2 I): the guided estimate of E[x0 | xt] is E[x0 | xt, y], by Bayes' rule on
+    the joint Gaussian. Reconstruction guidance is the same step, but for the width that it assumes.
+    """
+    prior, y = Progressive(2.0), np.array([0.9, -0.4])
+    denoise, correlation = denoiser_for(prior)
+    with jax.enable_x64(True):
+        level = schedules.level(VP, jnp.full((1, 4), 0.3))
+        alpha, sigma = float(level.alpha[0, 0]), float(level.sigma[0, 0])
+        xt = jnp.asarray(np.random.default_rng(0).normal(size=(1, *VIDEO.shape)))
+        noisy = alpha**2 * VIDEO.covariance + sigma**2 * correlation
+        posterior = VIDEO.covariance - alpha**2 * VIDEO.covariance @ np.linalg.solve(noisy, VIDEO.covariance)
+        observe = np.eye(8)[:2]
+        width = observe @ posterior @ observe.T + 0.2 * np.eye(2)
+
+        def log_prob(xt, at):
+            off = y - denoise(xt, at)[:, 0].reshape(1, 2)
+            return -0.5 * jnp.einsum("bi,ij,bj->b", off, jnp.asarray(np.linalg.inv(width)), off)
+
+        got = np.asarray(guidance.classifier(denoise, log_prob, 1.0, noise_prior=prior)(xt, level)).ravel()
+        plain = np.asarray(denoise(xt, level)).ravel()
+        expected = plain + posterior @ observe.T @ np.linalg.solve(width, y - plain[:2])
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+        given = jnp.asarray([[True, False, False, False]])
+        x0 = jnp.zeros((1, *VIDEO.shape)).at[0, 0, 0, :, 0].set(jnp.asarray(y))
+        rebuilt = np.asarray(guidance.reconstruction(denoise, given, x0, 1.0, noise_prior=prior)(xt, level)).ravel()
+    toward = posterior @ observe.T @ (y - plain[:2]) * (alpha / sigma) ** 2
+    np.testing.assert_allclose(rebuilt[2:], (plain + toward)[2:], rtol=1e-9)
+
+
+@pytest.mark.feature("T7", "O3", "O13")
+def test_the_bounds_with_correlated_noise_are_their_sums():
+    """Discrete and continuous diffusion terms, in the norm of S^-1, from the posterior's covariance at every level."""
+    prior, steps = Progressive(1.0), 6
+    denoise, correlation = denoiser_for(prior)
+    size = len(correlation)
+    zero = np.zeros((size, size))
+    root = np.sqrt(2.0 * size) * np.concatenate([np.linalg.cholesky(VIDEO.covariance).T, zero])
+    white = np.sqrt(2.0 * size) * np.concatenate([zero, np.eye(size)])
+
+    def least(log_snr):  # E |x0 - E[x0 | xt]|^2 in the norm of S^-1
+        data, snr = VIDEO.covariance, np.exp(log_snr)
+        posterior = data - snr * data @ np.linalg.solve(snr * data + correlation, data)
+        return np.trace(np.linalg.solve(correlation, posterior))
+
+    with jax.enable_x64(True):
+        x0, noise = (jnp.asarray(rows.reshape(-1, *VIDEO.shape)) for rows in (root, white))
+        chain = schedules.discretised(COSINE, steps)
+        options = {"decoder": bound.gaussian, "noise_prior": prior}
+        discrete = jax.jit(lambda x0: bound.discrete(denoise, chain, x0, lambda i: noise, **options).diffusion)(x0)
+        u = jnp.broadcast_to(jnp.asarray([0.0, 0.3, 0.8])[:, None], (3, 2 * size))
+        flow = schedules.flow()
+        continuous = jax.jit(
+            lambda x0: bound.continuous(denoise, flow, Uniform(0.05), x0, u, lambda i: noise, **options).diffusion
+        )(x0)
+        discrete, continuous = (np.asarray(values).mean() for values in (discrete, continuous))
+        log_snr = np.asarray(schedules.log_snr(chain, jnp.arange(1, steps + 1) / steps))
+    snr = np.exp(log_snr)
+    expected = sum(0.5 * (snr[i - 1] - snr[i]) * least(log_snr[i]) for i in range(1, steps))
+    assert discrete == pytest.approx(expected, rel=1e-8)
+    # u = 0 is t = 1, where flow has no signal: no error there counts, and nothing is infinite
+    t = 1.0 - 0.95 * np.array([0.3, 0.8])
+    rate = (1 - t) / t**3  # -1/2 dSNR/dt of SNR = (1 - t)^2 / t^2
+    terms = [r * least(2 * np.log((1 - time) / time)) * 0.95 for r, time in zip(rate, t, strict=True)]
+    assert continuous == pytest.approx(sum(terms) / 3, rel=1e-8)
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [
+        (lambda: bound.prior_kl(VP, jnp.zeros((1, 2, 1, 1, 1)), Shared()), "a bound needs the inverse covariance"),
+        (
+            lambda: Objective(VP, NOISE, WEIGHTINGS["likelihood"](0.5), Uniform(1e-3), 0.5, Shared()),
+            "weighting likelihood needs the inverse covariance",
+        ),
         (lambda: Mixed(-1.0), "mixed.a must be at least 0"),
         (lambda: Progressive(float("inf")), "progressive.a"),
         (lambda: BaseResidual(1.0, 0.5), r"share in \[0, 1\)"),

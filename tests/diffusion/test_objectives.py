@@ -514,6 +514,18 @@ def test_impossible_objectives_are_refused(build, said):
         build()
 
 
+@pytest.mark.parametrize("times", [times for _, times in MEASURES.values()], ids=MEASURES)
+def test_every_number_from_zero_on_is_a_level_with_a_density(times):
+    """Also u = 0, the noisy end, and the largest float32 below 1; inside of the ends that were checked."""
+    schedule = DDPM if isinstance(times, Grid) else schedules.cosine(-9.0, 9.0)
+    u = jnp.asarray(np.float32([0.0, 1e-7, 0.5, 1.0 - 2.0**-24]))
+    t = np.asarray(jax.jit(lambda u: times.time(schedule, u))(u))
+    smallest, largest = times.ends(schedule)
+    assert smallest - 1e-6 <= t.min() and t.max() <= largest + 1e-6
+    density = jax.jit(lambda t: times.density(schedule, t))(jnp.asarray(t))
+    assert np.all(np.isfinite(density)) and np.all(np.asarray(density) > 0.0)
+
+
 @pytest.mark.feature("O2")
 def test_measures_visit_what_they_say():
     u = jnp.asarray(np.arange(2**16) / 2**16, jnp.float32)

@@ -437,7 +437,7 @@ def test_clipping_touches_only_what_leaves_the_range():
         (lambda: AdaptiveFlow(0.0, 1e-3), "rtol > 0"),
         (lambda: PredictorCorrector("heun", 0.1, 1), "must be one of: ancestral, reverse_diffusion"),
         (lambda: PredictorCorrector("ancestral", 0.0, 1), "snr in"),
-        (lambda: AnnealedLangevin(2.0, 1), "step_size in"),
+        (lambda: AnnealedLangevin(4.0, 1), "step_size in"),
         (lambda: DpmSolver(3), "order must be 1 or 2"),
     ],
 )

@@ -97,7 +97,8 @@ def nearest_level(x0: Video, mean: Video, std: Float[Array, "..."]) -> Time:
 
 
 def prior_kl(schedule: Schedule, x0: Video, noise_prior: NoisePrior) -> PerExample:
-    """KL(q(x1 | x0) || N(0, sigma(1)^2 S)): to where sampling starts."""
+    """KL(q(x1 | x0) || N(0, sigma(1)^2 S)): to where sampling starts. Raises ValueError where S is singular."""
+    noise_priors.require_regular(noise_prior, x0.shape[1], "a bound")
     log_snr = schedules.log_snr(schedule, jnp.ones((), x0.dtype))
     return 0.5 * jnp.exp(log_snr) * _sum(noise_priors.whiten(noise_prior, x0) ** 2).sum(axis=1)
 
@@ -153,7 +154,7 @@ def discrete(
       share: of the steps' variance, as in `step_kl`.
 
     Raises:
-      ValueError: the schedule is no chain.
+      ValueError: the schedule is no chain, or S is singular.
     """
     steps = schedule.num_steps
     if steps is None:
@@ -207,7 +208,8 @@ def continuous(
         t, level = at(times.time(schedule, u))
         xt = process.diffuse(x0, noise_priors.correlate(noise_prior, noise(index)), level)
         error = _sum(noise_priors.whiten(noise_prior, x0 - denoiser(xt, level)) ** 2).sum(axis=1)
-        rate = -0.5 * schedules.log_snr_rate(schedule, t) * jnp.exp(level.log_snr)
+        alpha, sigma, alpha_rate, sigma_rate = schedules.rates(schedule, t)
+        rate = alpha * (alpha * sigma_rate - alpha_rate * sigma) / sigma**3  # -1/2 d SNR/dt, also without any signal
         return rate[:, 0] / times.density(schedule, t)[:, 0] * error
 
     levels = u.shape[0]

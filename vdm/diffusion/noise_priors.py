@@ -103,6 +103,11 @@ def correlate(prior: NoisePrior, noise: Video) -> Video:
     return _apply(prior, noise, 0.5)
 
 
+def covary(prior: NoisePrior, video: Video) -> Video:
+    """S over the frames: turns a gradient in xt into the step that it stands for."""
+    return _apply(prior, video, 1.0)
+
+
 def whiten(prior: NoisePrior, video: Video) -> Video:
     """S^-1/2 over the frames: undoes `correlate`, and turns the norm of S^-1 into the plain one. S must be regular."""
     return _apply(prior, video, -0.5)

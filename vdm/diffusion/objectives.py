@@ -74,6 +74,8 @@ class Objective:
             raise ValueError(
                 f"data_std must be positive and finite, got {self.data_std:g}: measure it on the data as fed"
             )
+        if self.weighting.whitened:
+            noise_priors.require_regular(self.noise_prior, 2, f"weighting {self.weighting.name}")
         _check_grid(self)
         _check_learned(self)
         _check_levels(self)
@@ -272,14 +274,14 @@ def _check_levels(objective: Objective) -> None:
     with np.errstate(invalid="ignore"):  # from infinity to infinity
         rises = np.append(np.diff(log_snr) > _FALL, False)
     name = objective.target.name
+    remedy = "take another weighting, target or measure, or a schedule that keeps some signal"
     faults = {
         "there is no noise (log-SNR is not below infinity); raise times.uniform.min": ~(log_snr < np.inf),
         f"log-SNR rises: {type(objective.schedule).__name__} is no schedule, whose signal is lost monotonically": rises,
         f"{name} does not determine x0; predict v or x0": ~np.isfinite(leverage),
         f"weighting {objective.weighting.name} gives no weight; take another weighting, or a schedule that keeps some"
         " signal": log_weight == -np.inf,
-        f"weighting {objective.weighting.name} is not finite on the error of {name}; take another weighting or target,"
-        " or raise times.uniform.min": ~np.isfinite(factor),
+        f"weighting {objective.weighting.name} is not finite on the error of {name}; {remedy}": ~np.isfinite(factor),
     }
     for fault, where in faults.items():
         if np.any(where):

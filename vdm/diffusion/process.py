@@ -34,7 +34,9 @@ def noise_from(x0: Video, xt: Video, level: Level) -> Video:
 
 
 def score_from(x0: Video, xt: Video, level: Level) -> Video:
-    """grad log q(xt | x0), or of the marginal where x0 is E[x0 | xt] (Tweedie); sigma must not be 0."""
+    """grad log q(xt | x0), or of the marginal where x0 is E[x0 | xt] (Tweedie); sigma must not be 0. Where noise has
+    the covariance S it is S times that gradient, which is what steps are made of.
+    """
     return -noise_from(x0, xt, level) / spread(level.sigma)
 
 

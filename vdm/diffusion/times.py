@@ -94,11 +94,11 @@ class LogitNormal:
 
     def ends(self, schedule: Schedule) -> tuple[float, float]:
         with jax.ensure_compile_time_eval():
-            return self.min, float(self.time(schedule, jnp.asarray(1.0 - _LAST, jnp.float32)))  # 1 has no density
+            return self.min, float(self.time(schedule, jnp.zeros(())))
 
     def time(self, schedule: Schedule, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        # both numbers count from the noisy end, where u = 0 is t = 1
-        normal = -ndtri(u * self._mass(u))
+        # both numbers count from the noisy end, where u = 0 is t = 1, which has no density
+        normal = -ndtri(jnp.maximum(u, 1.0 - _LAST) * self._mass(u))
         return jnp.clip(jax.nn.sigmoid(self.mean + self.std * normal), self.min, 1.0)
 
     def density(self, schedule: Schedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

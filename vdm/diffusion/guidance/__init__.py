@@ -1,6 +1,6 @@
 """Guidance: everything here maps denoisers to a denoiser, so no sampler knows of it."""
 
-from vdm.diffusion.guidance.classifier_free import classifier_free, composition, ordered
+from vdm.diffusion.guidance.classifier_free import classifier_free, composition, ordered, weight_of
 from vdm.diffusion.guidance.gradient import classifier, reconstruction
 from vdm.diffusion.guidance.thresholds import THRESHOLDS, Threshold, dynamic, static
 
@@ -14,4 +14,5 @@ __all__ = [
     "ordered",
     "reconstruction",
     "static",
+    "weight_of",
 ]

@@ -1,8 +1,8 @@
 """Guidance by linear combinations of denoisers (of scores, at the same xt).
 
 Published in two conventions: eps = (1 + w) eps(c) - w eps(null) (Ho and Salimans 2022, arXiv 2207.12598; Imagen Video)
-and eps = eps(null) + s (eps(c) - eps(null)), s = 1 + w (DiT, Stable Diffusion). Here `weight` is w: 0 changes nothing.
-Each member costs an evaluation of the network.
+and eps = eps(null) + s (eps(c) - eps(null)), s = 1 + w (DiT, Stable Diffusion). Here `weight` is w: 0 changes nothing;
+`weight_of` makes it from s. Each member costs an evaluation of the network.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from vdm.diffusion.process import spread
 from vdm.types import Denoiser, Level, Video
 
 
+def weight_of(scale: float) -> float:
+    """w of the other convention's s."""
+    return scale - 1.0
+
+
 def classifier_free(
     conditional: Denoiser,
     unconditional: Denoiser,
@@ -25,7 +30,7 @@ def classifier_free(
     log_snr_max: float = jnp.inf,
     rescale: float = 0.0,
 ) -> Denoiser:
-    """x0(c) + w (x0(c) - x0(null)).
+    """x0(c) + w (x0(c) - x0(null)). It costs two evaluations at every level, guided or not.
 
     Args:
       weight: w >= 0; s = 1 + w in the other convention.

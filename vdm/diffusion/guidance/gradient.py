@@ -8,29 +8,43 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from vdm.diffusion import noise_priors
+from vdm.diffusion.noise_priors import Independent, NoisePrior
 from vdm.diffusion.process import spread
 from vdm.types import Denoiser, Level, Video
 
+INDEPENDENT = Independent()
 LogProb = Callable[[Video, Level], Float[Array, "batch"]]
 
 
-def classifier(denoiser: Denoiser, log_prob: LogProb, scale: float) -> Denoiser:
-    """x0 + scale sigma^2/alpha grad log p(c | xt), which is eps - scale sigma grad log p (Dhariwal and Nichol 2021,
-    arXiv 2105.05233). With the exact classifier and scale 1 it is the exact conditional. Needs alpha > 0.
+def classifier(
+    denoiser: Denoiser, log_prob: LogProb, scale: float, *, noise_prior: NoisePrior = INDEPENDENT
+) -> Denoiser:
+    """x0 + scale sigma^2/alpha S grad log p(c | xt), which is eps - scale sigma S grad log p (Dhariwal and Nichol 2021,
+    arXiv 2105.05233, with S = I). With the exact classifier and scale 1 it is the exact conditional. Needs alpha > 0.
 
     Args:
       log_prob: log p(c | xt) of every example, at its noise level.
+      noise_prior: of the noise in xt, whose covariance is S.
     """
 
     def denoise(xt: Video, level: Level) -> Video:
         gradient = jax.grad(lambda xt: log_prob(xt, level).sum())(xt)
-        return denoiser(xt, level) + scale * spread(level.sigma**2 / level.alpha) * gradient
+        towards = noise_priors.covary(noise_prior, gradient)
+        return denoiser(xt, level) + scale * spread(level.sigma**2 / level.alpha) * towards
 
     return denoise
 
 
-def reconstruction(denoiser: Denoiser, given: Bool[Array, "batch frames"], x0: Video, weight: float) -> Denoiser:
-    """x0^ - weight alpha/2 grad |x_a - x_a^(xt)|^2 in the wanted frames, and the given x_a in the given ones (Ho et al.
+def reconstruction(
+    denoiser: Denoiser,
+    given: Bool[Array, "batch frames"],
+    x0: Video,
+    weight: float,
+    *,
+    noise_prior: NoisePrior = INDEPENDENT,
+) -> Denoiser:
+    """x0^ - weight alpha/2 S grad |x_a - x_a^(xt)|^2 in the wanted frames, the given x_a in the given ones (Ho et al.
     2022, arXiv 2204.03458, equation 7).
 
     The sum of squares runs over all pixels of the given frames and the gradient through the denoiser, which costs a
@@ -41,6 +55,7 @@ def reconstruction(denoiser: Denoiser, given: Bool[Array, "batch frames"], x0: V
       given: True for frames whose x0 is known.
       x0: the clean clip; only its given frames are read.
       weight: w_r.
+      noise_prior: of the noise in xt, whose covariance is S.
 
     Raises:
       ValueError: weight is negative.
@@ -56,6 +71,7 @@ def reconstruction(denoiser: Denoiser, given: Bool[Array, "batch frames"], x0: V
             return jnp.sum(jnp.where(mask, x0 - estimate, 0.0) ** 2), estimate
 
         gradient, estimate = jax.grad(mismatch, has_aux=True)(xt)
-        return jnp.where(mask, x0, estimate - 0.5 * weight * spread(level.alpha) * gradient)
+        towards = noise_priors.covary(noise_prior, gradient)
+        return jnp.where(mask, x0, estimate - 0.5 * weight * spread(level.alpha) * towards)
 
     return denoise

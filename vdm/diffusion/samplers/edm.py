@@ -19,7 +19,8 @@ from vdm.types import Denoiser, Level, Time, Video
 class StochasticHeun:
     """Raises the noise a little, then takes a Heun step for x/alpha in the variable sigma/alpha; order 2 without churn.
 
-    The raised level lies between those of the time grid. Over N levels down to 0 it costs 2N - 1 evaluations, the last
+    Raised levels are none of the time grid's; in the first step, and where churn exceeds the grid's ratio, they are
+    noisier than the level before. Over N levels down to 0 it costs 2N - 1 evaluations, the last
     of which reads the clip off (an Euler step to 0).
 
     Attributes:

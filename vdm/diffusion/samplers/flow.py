@@ -13,13 +13,13 @@ from typing import ClassVar
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vdm.diffusion import process, schedules
 from vdm.diffusion.schedules import Schedule
 from vdm.types import Denoiser, Time, Video
 
-Draw = Callable[[int], Video]
+Draw = Callable[[int | Int[Array, ""]], Video]
 
 
 def velocity(denoiser: Denoiser, schedule: Schedule, x: Video, t: Time) -> Video:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from vdm.diffusion import process, schedules
 from vdm.diffusion.process import spread
@@ -21,7 +23,7 @@ from vdm.diffusion.samplers.flow import EulerMaruyama, ReverseDiffusion
 from vdm.diffusion.schedules import Schedule
 from vdm.types import Denoiser, Time, Video
 
-Draw = Callable[[int], Video]
+Draw = Callable[[int | Int[Array, ""]], Video]
 PREDICTORS = {"ancestral": Ancestral, "reverse_diffusion": ReverseDiffusion, "euler_maruyama": EulerMaruyama}
 
 
@@ -63,30 +65,33 @@ class PredictorCorrector:
 
     def __call__(self, denoiser: Denoiser, schedule: Schedule, xt: Video, t: Time, s: Time, noise: Draw) -> Video:
         x = PREDICTORS[self.predictor]()(denoiser, schedule, xt, t, s, noise)
-        for i in range(self.num_corrections):
-            x = correct(denoiser, schedule, x, s, 2.0 * self.snr**2, noise(1 + i))
-        return x
+
+        def again(i: Int[Array, ""], x: Video) -> Video:
+            return correct(denoiser, schedule, x, s, 2.0 * self.snr**2, noise(1 + i))
+
+        return jax.lax.fori_loop(0, self.num_corrections, again, x)
 
 
 @dataclasses.dataclass(frozen=True)
 class AnnealedLangevin:
-    """Langevin steps at every level and nothing between (Song and Ermon 2019, algorithm 1).
+    """Langevin steps at every level after the first, where the prior starts, and nothing between (Song and Ermon 2019,
+    algorithm 1).
 
     Attributes:
       step_size: alpha_i / sigma_i^2 of the paper, which is epsilon / sigma_L^2: 0.2 there.
       num_corrections: T of the paper, 100 there.
 
     Raises:
-      ValueError: step_size not in (0, 2), beyond which steps diverge, or no step at all.
+      ValueError: step_size not in (0, 4), beyond which steps diverge, or no step at all.
     """
 
     step_size: float
     num_corrections: int
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.step_size < 2.0 and self.num_corrections >= 1):
+        if not (0.0 < self.step_size < 4.0 and self.num_corrections >= 1):
             raise ValueError(
-                f"annealed_langevin needs step_size in (0, 2) and num_corrections >= 1, got {self.step_size:g} and"
+                f"annealed_langevin needs step_size in (0, 4) and num_corrections >= 1, got {self.step_size:g} and"
                 f" {self.num_corrections}"
             )
 
@@ -95,10 +100,10 @@ class AnnealedLangevin:
         return self.num_corrections
 
     def __call__(self, denoiser: Denoiser, schedule: Schedule, xt: Video, t: Time, s: Time, noise: Draw) -> Video:
-        x = xt
-        for i in range(self.num_corrections):
-            x = correct(denoiser, schedule, x, s, 0.5 * self.step_size, noise(i))
-        return x
+        def again(i: Int[Array, ""], x: Video) -> Video:
+            return correct(denoiser, schedule, x, s, 0.5 * self.step_size, noise(i))
+
+        return jax.lax.fori_loop(0, self.num_corrections, again, xt)
 
 
 def correct(denoiser: Denoiser, schedule: Schedule, x: Video, t: Time, relative_size: float, noise: Video) -> Video:

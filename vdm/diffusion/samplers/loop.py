@@ -25,7 +25,7 @@ from vdm.diffusion.schedules import Schedule
 from vdm.types import Denoiser, Time, Video
 
 Noise = Callable[[Int[Array, ""]], Video]
-Draw = Callable[[int], Video]  # the first, second, ... noise of a step
+Draw = Callable[[int | Int[Array, ""]], Video]  # the first, second, ... noise of a step
 Times = Float[Array, "num_times"]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from vdm.diffusion import process, schedules
 from vdm.diffusion.process import spread
-from vdm.diffusion.samplers.loop import Step
+from vdm.diffusion.samplers.loop import Draw, Step
 from vdm.diffusion.schedules import Schedule
 from vdm.types import Denoiser, Time, Video
 
@@ -36,9 +35,7 @@ class Replacement:
     def evaluations(self) -> int:
         return self.step.evaluations
 
-    def __call__(
-        self, denoiser: Denoiser, schedule: Schedule, xt: Video, t: Time, s: Time, noise: Callable[[int], Video]
-    ) -> Video:
+    def __call__(self, denoiser: Denoiser, schedule: Schedule, xt: Video, t: Time, s: Time, noise: Draw) -> Video:
         known = process.diffuse(self.x0, noise(0), schedules.level(schedule, t))
         x = jnp.where(spread(self.given), known, xt)
         return self.step(denoiser, schedule, x, t, s, lambda i: noise(i + 1))

@@ -45,7 +45,8 @@ class Shifted:
 @dataclasses.dataclass(frozen=True)
 class ZeroTerminal:
     """A variance-preserving schedule whose alpha is stretched linearly until nothing of the data is left at t = 1 (Lin
-    et al. 2023, arXiv 2305.08891). Its first level, t = 1/T of a chain and 0 otherwise, stays.
+    et al. 2023, arXiv 2305.08891). Its first level, t = 1/T of a chain and 0 otherwise, stays; before it there is no
+    noise at all, and none of its rates.
     """
 
     schedule: Schedule
