@@ -124,7 +124,8 @@ def check() -> None:
     for name, path in PAGES.items():
         if not RECORDS[name].exists():
             sys.exit(f"{RECORDS[name]} is missing: {HERE / 'README.md'} has the commands that make and publish it")
-        require_demo(json.loads(RECORDS[name].read_text()), RECORDS[name])
+        if name == ONE_SEED:  # what one command makes must be what it made; the band of seeds names its own commit
+            require_demo(json.loads(RECORDS[name].read_text()), RECORDS[name])
         if path.read_text() != page(name):
             sys.exit(f"the table {name!r} in {path} is not that of {RECORDS[name]}: publish again, or undo the edit")
 
