@@ -19,7 +19,7 @@ from vdm.diffusion import process, schedules
 from vdm.diffusion.schedules import Schedule
 from vdm.types import Denoiser, Time, Video
 
-Draw = Callable[[int | Int[Array, ""]], Video]
+Draw = Callable[[int | Int[Array, ""]], Video]  # the first, second, ... noise of a step
 
 
 def velocity(denoiser: Denoiser, schedule: Schedule, x: Video, t: Time) -> Video:

@@ -10,7 +10,6 @@ preconditioned by its covariance.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +18,10 @@ from jaxtyping import Array, Int
 from vdm.diffusion import process, schedules
 from vdm.diffusion.process import spread
 from vdm.diffusion.samplers.ancestral import Ancestral
-from vdm.diffusion.samplers.flow import EulerMaruyama, ReverseDiffusion
+from vdm.diffusion.samplers.flow import Draw, EulerMaruyama, ReverseDiffusion
 from vdm.diffusion.schedules import Schedule
 from vdm.types import Denoiser, Time, Video
 
-Draw = Callable[[int | Int[Array, ""]], Video]
 PREDICTORS = {"ancestral": Ancestral, "reverse_diffusion": ReverseDiffusion, "euler_maruyama": EulerMaruyama}
 
 

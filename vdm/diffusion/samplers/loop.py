@@ -21,11 +21,11 @@ from jaxtyping import Array, Float, Int
 
 from vdm.diffusion import schedules
 from vdm.diffusion.samplers.ddim import Ddim
+from vdm.diffusion.samplers.flow import Draw
 from vdm.diffusion.schedules import Schedule
 from vdm.types import Denoiser, Time, Video
 
 Noise = Callable[[Int[Array, ""]], Video]
-Draw = Callable[[int | Int[Array, ""]], Video]  # the first, second, ... noise of a step
 Times = Float[Array, "num_times"]
 
 

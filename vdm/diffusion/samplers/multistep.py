@@ -26,7 +26,7 @@ class DpmSolver:
     """DPM-Solver++(2M), and its SDE form.
 
     Attributes:
-      order: 1 (which is DDIM, or without `deterministic` ancestral sampling) or 2.
+      order: 1 (DDIM, or where it is stochastic ancestral sampling) or 2.
       stochastic: solve the reverse SDE, not the ODE.
 
     Raises:
