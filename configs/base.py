@@ -242,11 +242,14 @@ def _sampler() -> ConfigDict:
     sampler.threshold.dynamic = ConfigDict()  # Saharia et al. 2022
     sampler.threshold.dynamic.percentile = 99.5
 
-    sampler.guidance = ConfigDict()  # classifier-free, of a network with labels and label_dropout
-    sampler.guidance.weight = 0.0  # w of (1 + w) x0(label) - w x0(null); s = 1 + w in the other convention; 0: none
-    sampler.guidance.log_snr_min = -1e9  # guided between these levels only
-    sampler.guidance.log_snr_max = 1e9
-    sampler.guidance.rescale = 0.0  # of the guided estimate's standard deviation, in [0, 1] (Lin et al. 2023: 0.7)
+    sampler.guidance = ConfigDict()  # of a network with labels and label_dropout
+    sampler.guidance.name = "none"  # none | classifier_free: (1 + weight) x0(label) - weight x0(null)
+    sampler.guidance.classifier_free = ConfigDict()  # Ho & Salimans 2022
+    sampler.guidance.classifier_free.weight = 1.0  # w; the other convention's scale is s = 1 + w
+    sampler.guidance.classifier_free.log_snr_min = -1e9  # guided between these levels only
+    sampler.guidance.classifier_free.log_snr_max = 1e9
+    sampler.guidance.classifier_free.rescale = 0.0  # of the guided estimate's standard deviation, in [0, 1] (Lin et
+    #   al. 2023: 0.7)
 
     sampler.ancestral = ConfigDict()
     sampler.ancestral.variance_interpolation = 0.0  # 0: the lower (beta tilde), 1: the upper (beta), geometric

@@ -24,7 +24,8 @@ ARROWS: dict[str, set[str]] = {
     "data": {"types"},
     "runtime": CORE,
     "records": CORE,
-    "build": CORE | {"runtime", "records"},
+    "refusals": CORE | {"runtime"},
+    "build": CORE | {"runtime", "records", "refusals"},
     "configs": set(),
     "experiments": CORE | {"runtime", "records", "build", "configs"} | VERBS,
 } | {verb: CORE | {"runtime", "records", "build", "configs"} | VERBS for verb in VERBS}

@@ -126,16 +126,22 @@ class Flat:
 
     rendering = "flat"
     num_channels = 1
-    class_names = ()
+    class_names = ("grey",)
 
     def draw(self, split, rng):
         return self.level
 
     def show(self, state, rng):
-        return {"video": np.full((self.num_frames, self.height, self.width, 1), state, np.uint8)}
+        video = np.full((self.num_frames, self.height, self.width, 1), state, np.uint8)
+        return {"video": video, "label": np.int32(0)}
 
     def caption(self, state):
         return "grey"
+
+
+def both(told, untold):
+    """Guidance: the sum of what the network says with its label and without."""
+    return lambda xt, level: told(xt, level) + untold(xt, level)
 
 
 def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_path, monkeypatch):
@@ -161,6 +167,7 @@ def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_pat
         (build.PROPOSALS, "doubled", Doubled),
         (build.NOISE_PRIORS, "asked", lambda: Asked(asked)),
         (build.THRESHOLDS, "darker", lambda: lambda denoiser: lambda xt, level: 0.5 * denoiser(xt, level)),
+        (build.GUIDANCE, "both", lambda: both),
         (build.grids.GRIDS, "halves", lambda schedule, num_steps: jnp.asarray([1.0, 0.5])),
     )
     for table, name, entry in added:
@@ -175,6 +182,8 @@ def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_pat
         config.objective.weighting.name, config.objective.proposal.name = "thrice", "doubled"
         config.objective.noise_prior.name = "asked"
         config.sampler.threshold.name, config.sampler.spacing.name = "darker", "halves"
+        config.sampler.guidance.name = "both"
+        config.network.update(class_conditional=True, label_dropout=0.5)
         config.run.update(num_steps=6, log_every_steps=1, checkpoint_every_steps=0)
     done = train.train(config, tmp_path)
     # the loss is 6 (scale - 2 x0)^2, its slope 12 (scale - 2 x0): a step of rate r leaves 1 - 12 r of what is missing
@@ -184,7 +193,7 @@ def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_pat
     experiment, params, _ = sample.restore(config, tmp_path)
     np.testing.assert_allclose(params["scale"], 2 * x0 - missing[6], rtol=1e-5)
     clips = sample.make_draw(experiment)(params, 2)
-    np.testing.assert_array_equal(clips, round(127.5 * (1 + 0.5 * (x0 - missing[6] / 2))))
+    np.testing.assert_array_equal(clips, round(127.5 * (1 + 0.5 * 2 * (x0 - missing[6] / 2))))
     assert set(asked) == {4} and float(experiment.proposal.first()) == 0.0
     assert done.config["data"]["flat"]["level"] == 191 and "moving_shapes" not in done.config["data"]
 
@@ -210,11 +219,15 @@ REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"schedule.name": "flow", "sampler.spacing.name": "log_snr"}, "no signal at t = 1"),
     ({"schedule.name": "ddpm_linear", "objective.times.name": "grid", "sampler.num_steps": 1001}, "take fewer"),
     ({"sampler.name": "ddim", "sampler.ddim.eta": 1.5}, r"eta must be in \[0, 1\]"),
-    ({"sampler.guidance.weight": 2.0}, "no null condition: set network.class_conditional=True and network.label_drop"),
-    ({"sampler.guidance.weight": 2.0, "network.class_conditional": True}, "no null condition"),
+    (
+        {"sampler.guidance.name": "classifier_free"},
+        "no null condition: set network.class_conditional=True and network.label_drop",
+    ),
+    ({"sampler.guidance.name": "classifier_free", "network.class_conditional": True}, "no null condition"),
     (
         {
-            "sampler.guidance.weight": -1.0,
+            "sampler.guidance.name": "classifier_free",
+            "sampler.guidance.classifier_free.weight": -1.0,
             "network.class_conditional": True,
             "network.label_dropout": 0.1,
         },
@@ -251,7 +264,7 @@ def test_guidance_and_noise_priors_reach_the_samples(tmp_path):
     config.sampler.name = "ddim"
     changes: tuple[dict[str, Any], ...] = (
         {},
-        {"sampler.guidance.weight": 3.0},
+        {"sampler.guidance.name": "classifier_free", "sampler.guidance.classifier_free.weight": 3.0},
         {"objective.noise_prior.name": "shared"},
         {"sampler.threshold.name": "static", "sampler.threshold.static.high": 1.01},
     )
@@ -263,7 +276,7 @@ def test_guidance_and_noise_priors_reach_the_samples(tmp_path):
         experiment = build.experiment(config_of)
         params = randomised(jax.eval_shape(experiment.init, jax.random.key(0)))
         clips.append(np.asarray(sample.make_sampler(experiment)(params, np.arange(8))))
-        if not change or "sampler.guidance.weight" in change:
+        if not change or "sampler.guidance.name" in change:
             calls = []
             counted = dataclasses.replace(experiment, network=Counted(experiment.network, calls))
             jax.block_until_ready(sample.make_sampler(counted)(params, np.arange(2)))

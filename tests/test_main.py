@@ -86,7 +86,7 @@ def test_bad_input_is_answered_before_compute(arguments, answer, capsys, tmp_pat
         "objective.proposal.name=random",
         "objective.noise_prior.name=pink",
         "sampler.threshold.name=soft",
-        "sampler.guidance.weight=2.0",
+        "sampler.guidance.name=classifier_free",
         "objective.times.name=normal",
         "optimizer.name=sgd",
         "sampler.name=pndm",

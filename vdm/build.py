@@ -1,5 +1,5 @@
-"""Config -> objects. The only reader of configs: a choice is looked up in one literal table, and what cannot work is
-refused here, before any compute is spent.
+"""Config -> objects. A choice is looked up in one literal table; what cannot work is refused here and in `refusals.py`,
+before any compute is spent.
 
 To add a schedule, target, weighting, measure, sampler, network, source or optimiser: write it in its room, give it a
 line in its table (below; targets and weightings have theirs beside them) and, where it has options, a sub-dict of them
@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from data.clips import ClipSampler
 from data.sources import Splits, folder, moving_digits, moving_shapes, simulated, tfds
+from vdm import refusals
 from vdm.diffusion import noise_priors, objectives, proposals, samplers, schedules, times
-from vdm.diffusion.guidance import THRESHOLDS, Threshold, classifier_free
+from vdm.diffusion.guidance import GUIDANCE, THRESHOLDS, Guide, Threshold
 from vdm.diffusion.objectives import Objective, Predict
 from vdm.diffusion.proposals import Proposal
 from vdm.diffusion.samplers import grids
@@ -41,7 +41,8 @@ class Experiment:
 
     Attributes:
       rules: where the network's parameters rest on the mesh.
-      validation_times: of the fixed log-SNRs at which validation losses are taken.
+      validation_times: of the fixed log-SNRs at which validation losses are taken; between the steps of a chain too, so
+        that all objectives are compared at the same noise.
       frame_shape: (height, width, channels) of a frame.
       num_classes: None if the network is told no class.
     """
@@ -98,18 +99,18 @@ class Sampler:
     step: samplers.Sampler
     times: Float[Array, "num_times"]
     threshold: Threshold
-    guidance: Config
+    guide: Guide | None
 
     @property
     def num_evaluations(self) -> int | None:
         """Calls of the network for a clip: two for every estimate that is guided. None where a solver decides."""
         estimates = samplers.num_evaluations(self.step, self.times)
-        return None if estimates is None else estimates * (2 if self.guidance.weight else 1)
+        return None if estimates is None else estimates * (1 if self.guide is None else 2)
 
     def guided(self, conditional: Denoiser, unconditional: Denoiser | None) -> Denoiser:
         """The denoiser with guidance, where there is some, and then its threshold."""
-        if self.guidance.weight and unconditional is not None:
-            conditional = classifier_free(conditional, unconditional, **self.guidance)
+        if self.guide is not None and unconditional is not None:
+            conditional = self.guide(conditional, unconditional)
         return self.threshold(conditional)
 
 
@@ -120,9 +121,7 @@ def experiment(config: Config) -> Experiment:
       ValueError: a name that is in no table, an option out of its range, or parts that do not fit together.
     """
     mesh = meshes.make_mesh(**config.run.mesh)
-    _check_batches(config, mesh)
-    _check_ranges(config)
-    _check_label_dropout(config)
+    refusals.check_config(config, mesh)
     make_splits = lookup(SOURCES, config.data.name, "data.name")
     make_network = lookup(NETWORKS, config.network.name, "network.name")
     size = config.data.height, config.data.width
@@ -135,8 +134,7 @@ def experiment(config: Config) -> Experiment:
     validation_times = schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs))
 
     splits = make_splits(config.data)  # after all that can be refused without the data: a folder's videos are decoded
-    _check_counts(config, splits)
-    _check_data_std(config, splits)
+    refusals.check_splits(config, splits)
     num_classes = _num_classes(config, splits)
     frame_shape = (*size, splits.train.num_channels)
     network, rules = make_network(config.network, frame_shape, num_classes)
@@ -213,63 +211,6 @@ def lookup(table: Mapping[str, Any], name: str, where: str) -> Any:
     return table[name]
 
 
-def _check_batches(config: Config, mesh: Mesh) -> None:
-    for key, batch_size in (
-        ("data.batch_size", config.data.batch_size),
-        ("evaluation.batch_size", config.evaluation.batch_size),
-    ):
-        if batch_size < 1:
-            raise ValueError(f"config.{key} is {batch_size}; it must be at least 1")
-        meshes.check_divides(mesh, batch_size=batch_size, num_frames=config.data.num_frames)
-
-
-def _check_ranges(config: Config) -> None:
-    for key, value, smallest in (
-        ("run.num_steps", config.run.num_steps, 0),
-        ("run.max_checkpoints", config.run.max_checkpoints, 1),
-        ("run.log_every_steps", config.run.log_every_steps, 1),
-        ("run.num_grid_samples", config.run.num_grid_samples, 1),
-        ("run.num_workers", config.run.num_workers, 0),
-        ("evaluation.num_samples", config.evaluation.num_samples, 1),
-        ("evaluation.num_validation", config.evaluation.num_validation, 0),
-    ):
-        if value < smallest:
-            raise ValueError(f"config.{key} is {value}; it must be at least {smallest}")
-
-
-def _check_counts(config: Config, splits: Splits) -> None:
-    for key, count, split, name in (
-        ("data.overfit", config.data.overfit, splits.train, "training"),
-        ("evaluation.num_validation", config.evaluation.num_validation, splits.validation, "validation"),
-    ):
-        if not 0 <= count <= len(split):
-            raise ValueError(f"config.{key} is {count}; the {name} split has {len(split)} clips, 0: all")
-
-
-def _check_data_std(config: Config, splits: Splits) -> None:
-    """The network's input has unit variance only if the config says what the data's root mean square is."""
-    count = min(_MEASURED_CLIPS, len(splits.train))
-    clips = np.stack([splits.train[index]["video"] for index in range(count)])
-    measured = float(np.sqrt(np.mean((clips / 127.5 - 1) ** 2)))
-    given = config.objective.data_std
-    if not given / _DATA_STD_TOLERANCE <= measured <= given * _DATA_STD_TOLERANCE:
-        raise ValueError(
-            f"config.objective.data_std is {given:g}, but the data as fed have a root mean square of {measured:.3g} "
-            f"(the first {count} clips, in [-1, 1]); set it to that, or no two objectives see inputs of one scale"
-        )
-
-
-def _check_label_dropout(config: Config) -> None:
-    dropout = config.network.label_dropout
-    if dropout and not config.network.class_conditional:
-        raise ValueError(
-            f"config.network.label_dropout is {dropout} for a network that is told no label; "
-            "set config.network.class_conditional=True or the dropout to 0"
-        )
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"config.network.label_dropout is {dropout}; it is a probability in [0, 1]")
-
-
 def _num_classes(config: Config, splits: Splits) -> int | None:
     if not config.network.class_conditional:
         return None
@@ -295,47 +236,11 @@ def _sampler(config: Config, objective: Objective) -> Sampler:
     grid = choose(grids.GRIDS, options.spacing, "sampler.spacing", schedule=schedule, num_steps=options.num_steps)
     step = choose(SAMPLERS, options, "sampler")
     samplers.check_start(step, schedule, grid)
-    made = Sampler(step, grid, choose(THRESHOLDS, options.threshold, "sampler.threshold"), options.guidance)
-    _check_sampler(config, objective, made)
+    guide = choose(GUIDANCE, options.guidance, "sampler.guidance")
+    made = Sampler(step, grid, choose(THRESHOLDS, options.threshold, "sampler.threshold"), guide)
+    refusals.check_sampler(config, objective, step, is_guided=guide is not None)
+    made.guided(_nothing, _nothing)  # refuses options out of their range
     return made
-
-
-def _check_sampler(config: Config, objective: Objective, sampler: Sampler) -> None:
-    options, guided = config.sampler, bool(config.sampler.guidance.weight)
-    if guided and not (config.network.class_conditional and config.network.label_dropout):
-        raise ValueError(
-            f"config.sampler.guidance.weight is {options.guidance.weight:g}, but the network has no null condition: set"
-            " network.class_conditional=True and network.label_dropout (0.1, say), or the weight to 0"
-        )
-    sampler.guided(_nothing, _nothing)  # refuses options out of their range
-    low, high = options.threshold.static.low, options.threshold.static.high
-    if options.threshold.name == "static" and not (low <= -1.0 and high >= 1.0):
-        raise ValueError(
-            f"config.sampler.threshold.static clips to [{low:g}, {high:g}], but the data lie in [-1, 1]: widen it"
-        )
-    has_variance = config.network.learned_variance and not guided and options.threshold.name == "none"
-    if isinstance(sampler.step, samplers.LearnedAncestral) and not has_variance:
-        raise ValueError(
-            "config.sampler.name is learned_ancestral: it needs network.learned_variance=True, no guidance and no"
-            " threshold, which do not pass a variance on"
-        )
-    if config.network.learned_variance != bool(objective.variance_weight):
-        raise ValueError(
-            f"config.network.learned_variance is {config.network.learned_variance} and objective.variance_weight"
-            f" {objective.variance_weight:g}: a variance is learned where both are set"
-        )
-    if isinstance(objective.schedule, schedules.Learned) and options.spacing.name not in ("uniform", "trailing"):
-        raise ValueError(
-            f"config.sampler.spacing.name is {options.spacing.name}, but a learned schedule's log-SNRs are not known"
-            " beforehand: take uniform or trailing, which are spaced in t"
-        )
-    if isinstance(sampler.step, samplers.PredictorCorrector | samplers.AnnealedLangevin):
-        noise_priors.require_regular(objective.noise_prior, config.data.num_frames, "a Langevin step")
-    if objective.variance_weight and config.objective.dequantise:
-        raise ValueError(
-            "config.objective.dequantise is True, but the decoder of a learned variance takes pixels at 2 k/255 - 1:"
-            " set it to False, or objective.variance_weight and network.learned_variance to 0 and False"
-        )
 
 
 def _nothing(xt: Video, level: Level) -> Video:
@@ -384,8 +289,6 @@ def _unet3d(
 
 
 _SCHEDULE_RULE = (r"(^|/)schedule/", PartitionSpec())  # a few numbers, whole on every device
-_MEASURED_CLIPS = 64
-_DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
 _SPLIT_SIZES = ("num_train", "num_validation")
 WORLDS = {"moving_shapes": moving_shapes.World, "moving_digits": moving_digits.World}
 SOURCES = {**dict.fromkeys(WORLDS, _simulated), "folder": _folder, "tfds": _tfds}

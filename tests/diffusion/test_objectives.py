@@ -263,9 +263,9 @@ def test_the_weight_of_a_step_is_the_published_one_in_three_forms():
     snr = kept / (1 - kept)
     of_x0 = 0.5 * (snr[index - 1] - snr[index]) / snr[index]
     with jax.enable_x64(True):
-        t = jnp.asarray((index + 1) / 1000)[None]
-        got = np.exp(jax.jit(lambda t: made("vlb").log_weight(DDPM, t))(t))[0] / 1000
-        first = np.exp(jax.jit(lambda t: made("vlb").log_weight(DDPM, t))(jnp.asarray([[1e-3]]))) / 1000
+        t = jnp.asarray(np.append(index + 1, 1) / 1000)[None]
+        weights = np.exp(jax.jit(lambda t: made("vlb").log_weight(DDPM, t))(t))[0] / 1000  # on the x0 error
+    got, first = weights[:-1] / snr[index], weights[-1] / snr[0]
     np.testing.assert_allclose(got, published, rtol=1e-9)
     np.testing.assert_allclose(got, of_x0, rtol=1e-9)
     assert got[2] == pytest.approx(0.0055144619596, abs=5e-14)
@@ -483,12 +483,30 @@ def test_no_signal_at_all_is_fine_for_v_and_x0(target, weighting, factor):
     assert losses.loss[0] == pytest.approx(factor * VIDEO.variance, rel=1e-5)
 
 
+@pytest.mark.feature("O6", "O18")
+def test_weights_of_the_bound_stay_finite_without_any_signal():
+    """On the v error, for which a level without signal is one like others: on the x0 error the likelihood has -1/2
+    dSNR/dt, (1 - t)/t^3 on the flow schedule, the sigmoid twice that by its own, and a chain T/2 of its fall of SNR.
+    """
+    t = np.float32([0.5, 0.99, 1.0])
+    share = 1.0 / (1.0 + np.exp(2.0 * np.log((1.0 - t[:2].astype(float)) / t[:2]) - 1.0))
+    rate = (1.0 - t) / t**3
+    for weighting, weight in (("likelihood", rate), ("sigmoid", 2.0 * rate * np.append(share, 1.0) * (1.0 - 1e-3))):
+        losses = design_losses(objective(FLOW, "v", weighting), SOME, t)
+        np.testing.assert_allclose(losses.loss, weight * losses.x0_error, rtol=1e-4)
+    steps, ends = 10, np.array([9, 10]) / 10
+    alpha = np.cos(np.pi / 2 * np.arange(1, 11) / 10)  # of the cosine, whose last is zero already
+    snr = alpha**2 / (1.0 - alpha**2)
+    chain = schedules.discretised(schedules.cosine(-40.0, 40.0), steps)
+    losses = design_losses(objective(schedules.zero_terminal(chain), "v", "vlb", Grid(steps)), SOME, np.float32(ends))
+    np.testing.assert_allclose(losses.loss, steps / 2 * (snr[-3:-1] - snr[-2:]) * losses.x0_error, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [
         (lambda: objective(VP, times=Uniform(0.0)), "no noise .*raise times.uniform.min"),
         (lambda: objective(FLOW, "noise"), "at t = 1 noise does not determine x0; predict v or x0"),
-        (lambda: objective(FLOW, "v", "likelihood"), "weighting likelihood is not finite on the error of v"),
         (lambda: objective(DDPM, times=Grid(500)), "num_steps is 500, but the schedule is a chain of 1000"),
         (lambda: Objective(VP, of("v"), made("unit"), Uniform(1e-3), 0.0), "data_std must be positive"),
         (lambda: objective(FLOW, "v", "min_snr"), "at t = 1 weighting min_snr gives no weight"),

@@ -254,7 +254,7 @@ def _check_grid(objective: Objective) -> None:
 
 
 def _check_learned(objective: Objective) -> None:
-    invariant = objective.weighting.name == "likelihood" or objective.weighting.per_log_snr
+    invariant = objective.weighting.name == "likelihood" or objective.weighting.over_time
     whole = objective.times == Uniform(0.0)
     if isinstance(objective.schedule, Learned) and not (invariant and whole):
         raise ValueError(
@@ -270,7 +270,7 @@ def _check_levels(objective: Objective) -> None:
         tried = _tried(
             objective.schedule, objective.target, objective.weighting, objective.times, jnp.asarray(t[:, None])
         )
-        log_snr, leverage, log_weight, factor = (np.asarray(values)[:, 0] for values in tried)
+        log_snr, leverage, factor = (np.asarray(values)[:, 0] for values in tried)
     with np.errstate(invalid="ignore"):  # from infinity to infinity
         rises = np.append(np.diff(log_snr) > _FALL, False)
     name = objective.target.name
@@ -280,7 +280,7 @@ def _check_levels(objective: Objective) -> None:
         f"log-SNR rises: {type(objective.schedule).__name__} is no schedule, whose signal is lost monotonically": rises,
         f"{name} does not determine x0; predict v or x0": ~np.isfinite(leverage),
         f"weighting {objective.weighting.name} gives no weight; take another weighting, or a schedule that keeps some"
-        " signal": log_weight == -np.inf,
+        " signal": objective.weighting.needs_signal & ~(log_snr > -np.inf),
         f"weighting {objective.weighting.name} is not finite on the error of {name}; {remedy}": ~np.isfinite(factor),
     }
     for fault, where in faults.items():
@@ -289,11 +289,8 @@ def _check_levels(objective: Objective) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("target", "weighting", "times"))
-def _tried(
-    schedule: Schedule, target: Target, weighting: Weighting, times: Times, t: Time
-) -> tuple[Time, Time, Time, Time]:
-    """(log-SNR, log leverage of the target, log weight, factor on the target's error)."""
+def _tried(schedule: Schedule, target: Target, weighting: Weighting, times: Times, t: Time) -> tuple[Time, Time, Time]:
+    """(log-SNR, log leverage of the target, factor on the target's error)."""
     level = schedules.level(schedule, t)
     log_factor = weightings.log_factor(weighting, target, schedule, times, t, level)
-    log_weight = weighting.log_weight(schedule, t)
-    return level.log_snr, targets.log_leverage(target, level), log_weight, jnp.exp(log_factor)
+    return level.log_snr, targets.log_leverage(target, level), jnp.exp(log_factor)

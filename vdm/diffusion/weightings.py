@@ -27,14 +27,16 @@ class Weighting:
     """exp(log_weight(schedule, t)) times the squared error of `on`; None: of whatever the network predicts.
 
     Attributes:
-      per_log_snr: the weight is the effective one, on each unit of log-SNR: it is divided by the density of levels.
+      needs_signal: levels without any signal are refused: they would get no weight, and so would what is learned there.
+      over_time: the weight is that of a unit of time, whichever levels are visited: it is divided by their density.
       whitened: the error is taken in the norm of the inverse covariance of the noise, as likelihoods want it.
     """
 
     name: str
     on: Target | None
     log_weight: Callable[[Schedule, Time], Time]
-    per_log_snr: bool = False
+    needs_signal: bool = False
+    over_time: bool = False
     whitened: bool = False
 
 
@@ -43,20 +45,26 @@ def _one(schedule: Schedule, t: Time) -> Time:
 
 
 def _likelihood(schedule: Schedule, t: Time) -> Time:
-    return jnp.log(-0.5 * schedules.log_snr_rate(schedule, t))
+    """log(-1/2 dSNR/dt): zero, and not zero times infinity, without any signal."""
+    log_snr = schedules.log_snr(schedule, t)
+    keeps_signal = jnp.isfinite(log_snr)
+    rate = schedules.log_snr_rate(schedule, jnp.where(keeps_signal, t, 0.5))
+    return jnp.where(keeps_signal, jnp.log(-0.5 * rate) + log_snr, -jnp.inf)
 
 
 def _vlb(schedule: Schedule, t: Time) -> Time:
+    """log of T/2 times the rise of SNR to the cleaner neighbour; of the first step, which has none, T/(2 sigma^2)."""
     steps = schedule.num_steps
     if steps is None:
         raise ValueError(
             f"weighting vlb weighs the steps of a chain, and {type(schedule).__name__} has none: set"
             " schedule.discretise, or take weighting likelihood"
         )
-    is_first = t * steps < 1.5  # whose cleaner neighbour has no noise at all
-    fall = schedules.log_snr(schedule, jnp.where(is_first, t, t - 1.0 / steps)) - schedules.log_snr(schedule, t)
-    later = jnp.log(jnp.expm1(jnp.where(is_first, 1.0, fall)))
-    return math.log(0.5 * steps) + jnp.where(is_first, -2.0 * jnp.log(schedule.alpha(t)), later)
+    is_first = t * steps < 1.5
+    cleaner = schedules.log_snr(schedule, jnp.where(is_first, t, t - 1.0 / steps))
+    fall = cleaner - schedules.log_snr(schedule, t)
+    rise = cleaner + jnp.log(-jnp.expm1(-jnp.where(is_first, 1.0, fall)))
+    return math.log(0.5 * steps) + jnp.where(is_first, -2.0 * jnp.log(schedule.sigma(t)), rise)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +91,13 @@ class _P2:
 
 @dataclasses.dataclass(frozen=True)
 class _Sigmoid:
-    """log sigmoid(bias - log_snr)."""
+    """log(-dSNR/dt sigmoid(bias - log_snr))."""
 
     bias: float
 
     def __call__(self, schedule: Schedule, t: Time) -> Time:
-        return jax.nn.log_sigmoid(self.bias - schedules.log_snr(schedule, t))
+        log_sigmoid = jax.nn.log_sigmoid(self.bias - schedules.log_snr(schedule, t))
+        return math.log(2.0) + _likelihood(schedule, t) + log_sigmoid
 
 
 def unit(data_std: float) -> Weighting:
@@ -102,17 +111,17 @@ def simple(data_std: float) -> Weighting:
 
 
 def likelihood(data_std: float) -> Weighting:
-    """g^2 / (2 std^2) = -1/2 d log_snr/dt on the noise error: the bound on the negative log-likelihood in nats (Song et
-    al. 2021b; Kingma et al. 2021).
+    """g^2 / (2 std^2) = -1/2 d log_snr/dt on the noise error, -1/2 dSNR/dt on that of x0: the bound on the negative
+    log-likelihood in nats (Song et al. 2021b; Kingma et al. 2021).
     """
-    return Weighting("likelihood", NOISE, _likelihood, whitened=True)
+    return Weighting("likelihood", X0, _likelihood, whitened=True)
 
 
 def vlb(data_std: float) -> Weighting:
     """T beta^2 / (2 beta_tilde (1 - beta) sigma^2) = T/2 (e^{fall of log-SNR in the step} - 1) on the noise error of a
     chain's step, T/(2 (1 - beta_1)) in the first: the bound of Ho et al. 2020 in nats, whose L_0 takes beta_1.
     """
-    return Weighting("vlb", NOISE, _vlb, whitened=True)
+    return Weighting("vlb", X0, _vlb, whitened=True)
 
 
 def v(data_std: float) -> Weighting:
@@ -142,7 +151,7 @@ def min_snr(data_std: float, gamma: float, power: float) -> Weighting:
     """
     if gamma <= 0 or not 0 < power <= 1:
         raise ValueError(f"weighting.min_snr needs gamma > 0 and power in (0, 1], got {gamma:g} and {power:g}")
-    return Weighting("min_snr", X0, _ClippedSnr(gamma, power))
+    return Weighting("min_snr", X0, _ClippedSnr(gamma, power), needs_signal=True)
 
 
 def p2(data_std: float, k: float, gamma: float) -> Weighting:
@@ -160,7 +169,7 @@ def sigmoid(data_std: float, bias: float) -> Weighting:
     """sigmoid(bias - log_snr) on the noise error per unit of log-SNR, whatever levels are visited how often (Kingma and
     Gao 2023; Hoogeboom et al. 2024).
     """
-    return Weighting("sigmoid", NOISE, _Sigmoid(bias), per_log_snr=True)
+    return Weighting("sigmoid", X0, _Sigmoid(bias), over_time=True)
 
 
 WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
@@ -180,8 +189,8 @@ WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
 def log_factor(weighting: Weighting, target: Target, schedule: Schedule, times: Times, t: Time, level: Level) -> Time:
     """log of the factor on the squared error of `target` at time t, where the level is `level`."""
     log_weight = weighting.log_weight(schedule, t)
-    if weighting.per_log_snr:
-        log_weight -= jnp.log(times.density(schedule, t) / -schedules.log_snr_rate(schedule, t))
+    if weighting.over_time:
+        log_weight -= jnp.log(times.density(schedule, t))
     if weighting.on is None:
         return log_weight
     return log_weight + 2.0 * (log_leverage(weighting.on, level) - log_leverage(target, level))

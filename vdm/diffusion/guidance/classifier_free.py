@@ -2,18 +2,22 @@
 
 Published in two conventions: eps = (1 + w) eps(c) - w eps(null) (Ho and Salimans 2022, arXiv 2207.12598; Imagen Video)
 and eps = eps(null) + s (eps(c) - eps(null)), s = 1 + w (DiT, Stable Diffusion). Here `weight` is w: 0 changes nothing;
-`weight_of` makes it from s. Each member costs an evaluation of the network.
+`weight_of` makes it from s. Each member costs an evaluation of the network. To add guidance by a label, write it and
+add it to the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vdm.diffusion.process import spread
 from vdm.types import Denoiser, Level, Video
+
+Guide = Callable[[Denoiser, Denoiser], Denoiser]  # told the condition, told none -> guided
 
 
 def weight_of(scale: float) -> float:
@@ -107,3 +111,10 @@ def composition(denoisers: Sequence[Denoiser], weights: Sequence[float]) -> Deno
 
 def _std(video: Video) -> Float[Array, "batch 1 1 1 1"]:
     return jnp.std(video, axis=(1, 2, 3, 4), keepdims=True)
+
+
+def _classifier_free(**options: float) -> Guide:
+    return functools.partial(classifier_free, **options)
+
+
+GUIDANCE: dict[str, Callable[..., Guide | None]] = {"none": lambda: None, "classifier_free": _classifier_free}

@@ -8,7 +8,7 @@ from the other by a difference of numbers near one. Everything else is derived h
     g^2     = -sigma^2 d log_snr / dt       its squared diffusion
 
 (Song et al. 2021, arXiv 2011.13456; Kingma et al. 2021, arXiv 2107.00630). Discrete and continuous processes share all
-code: a chain of T steps is a schedule that training and sampling ask for the times i/T only.
+code: a chain of T steps is a schedule that training and its own samplers ask for the times i/T only.
 """
 
 from __future__ import annotations

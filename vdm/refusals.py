@@ -1,0 +1,126 @@
+"""What cannot work, and is no single part's own business: parts of a config that do not fit together or the data.
+
+Every function raises ValueError, which says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jax.sharding import Mesh
+
+from data.sources import Splits
+from vdm.diffusion import noise_priors, samplers, schedules
+from vdm.diffusion.objectives import Objective
+from vdm.runtime import mesh as meshes
+from vdm.types import Config
+
+_MEASURED_CLIPS = 64
+_DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
+
+
+def check_config(config: Config, mesh: Mesh) -> None:
+    """Counts that are no counts, batches that the mesh does not divide, labels dropped that nobody is told."""
+    _check_batches(config, mesh)
+    _check_ranges(config)
+    _check_label_dropout(config)
+
+
+def check_splits(config: Config, splits: Splits) -> None:
+    """More clips than there are, and data of another scale than the config says."""
+    _check_counts(config, splits)
+    _check_data_std(config, splits)
+
+
+def check_sampler(config: Config, objective: Objective, step: samplers.Sampler, *, is_guided: bool) -> None:
+    """What a sampler's options, the network and the objective cannot be together."""
+    options = config.sampler
+    if is_guided and not (config.network.class_conditional and config.network.label_dropout):
+        raise ValueError(
+            f"config.sampler.guidance.name is {options.guidance.name}, but the network has no null condition: set"
+            " network.class_conditional=True and network.label_dropout (0.1, say), or the name to none"
+        )
+    low, high = options.threshold.static.low, options.threshold.static.high
+    if options.threshold.name == "static" and not (low <= -1.0 and high >= 1.0):
+        raise ValueError(
+            f"config.sampler.threshold.static clips to [{low:g}, {high:g}], but the data lie in [-1, 1]: widen it"
+        )
+    has_variance = config.network.learned_variance and not is_guided and options.threshold.name == "none"
+    if isinstance(step, samplers.LearnedAncestral) and not has_variance:
+        raise ValueError(
+            "config.sampler.name is learned_ancestral: it needs network.learned_variance=True, no guidance and no"
+            " threshold, which do not pass a variance on"
+        )
+    if config.network.learned_variance != bool(objective.variance_weight):
+        raise ValueError(
+            f"config.network.learned_variance is {config.network.learned_variance} and objective.variance_weight"
+            f" {objective.variance_weight:g}: a variance is learned where both are set"
+        )
+    if isinstance(objective.schedule, schedules.Learned) and options.spacing.name not in ("uniform", "trailing"):
+        raise ValueError(
+            f"config.sampler.spacing.name is {options.spacing.name}, but a learned schedule's log-SNRs are not known"
+            " beforehand: take uniform or trailing, which are spaced in t"
+        )
+    if isinstance(step, samplers.PredictorCorrector | samplers.AnnealedLangevin):
+        noise_priors.require_regular(objective.noise_prior, config.data.num_frames, "a Langevin step")
+    if objective.variance_weight and config.objective.dequantise:
+        raise ValueError(
+            "config.objective.dequantise is True, but the decoder of a learned variance takes pixels at 2 k/255 - 1:"
+            " set it to False, or objective.variance_weight and network.learned_variance to 0 and False"
+        )
+
+
+def _check_batches(config: Config, mesh: Mesh) -> None:
+    for key, batch_size in (
+        ("data.batch_size", config.data.batch_size),
+        ("evaluation.batch_size", config.evaluation.batch_size),
+    ):
+        if batch_size < 1:
+            raise ValueError(f"config.{key} is {batch_size}; it must be at least 1")
+        meshes.check_divides(mesh, batch_size=batch_size, num_frames=config.data.num_frames)
+
+
+def _check_ranges(config: Config) -> None:
+    for key, value, smallest in (
+        ("run.num_steps", config.run.num_steps, 0),
+        ("run.max_checkpoints", config.run.max_checkpoints, 1),
+        ("run.log_every_steps", config.run.log_every_steps, 1),
+        ("run.num_grid_samples", config.run.num_grid_samples, 1),
+        ("run.num_workers", config.run.num_workers, 0),
+        ("evaluation.num_samples", config.evaluation.num_samples, 1),
+        ("evaluation.num_validation", config.evaluation.num_validation, 0),
+    ):
+        if value < smallest:
+            raise ValueError(f"config.{key} is {value}; it must be at least {smallest}")
+
+
+def _check_label_dropout(config: Config) -> None:
+    dropout = config.network.label_dropout
+    if dropout and not config.network.class_conditional:
+        raise ValueError(
+            f"config.network.label_dropout is {dropout} for a network that is told no label; "
+            "set config.network.class_conditional=True or the dropout to 0"
+        )
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"config.network.label_dropout is {dropout}; it is a probability in [0, 1]")
+
+
+def _check_counts(config: Config, splits: Splits) -> None:
+    for key, count, split, name in (
+        ("data.overfit", config.data.overfit, splits.train, "training"),
+        ("evaluation.num_validation", config.evaluation.num_validation, splits.validation, "validation"),
+    ):
+        if not 0 <= count <= len(split):
+            raise ValueError(f"config.{key} is {count}; the {name} split has {len(split)} clips, 0: all")
+
+
+def _check_data_std(config: Config, splits: Splits) -> None:
+    """The network's input has unit variance only if the config says what the data's root mean square is."""
+    count = min(_MEASURED_CLIPS, len(splits.train))
+    clips = np.stack([splits.train[index]["video"] for index in range(count)])
+    measured = float(np.sqrt(np.mean((clips / 127.5 - 1) ** 2)))
+    given = config.objective.data_std
+    if not given / _DATA_STD_TOLERANCE <= measured <= given * _DATA_STD_TOLERANCE:
+        raise ValueError(
+            f"config.objective.data_std is {given:g}, but the data as fed have a root mean square of {measured:.3g} "
+            f"(the first {count} clips, in [-1, 1]); set it to that, or no two objectives see inputs of one scale"
+        )
