@@ -15,6 +15,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
+from vdm.runtime import event_loops
 from vdm.runtime.manifest import Manifest, checksums, differences, layout, listed
 from vdm.runtime.state import TrainState
 
@@ -108,7 +109,7 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
             "Use the config that it was trained with, or another workdir"
         )
     try:
-        with ocp.StandardCheckpointer() as reader:
+        with event_loops.finishing(), ocp.StandardCheckpointer() as reader:
             state: TrainState = reader.restore(path / "state", abstract)
     except Exception as error:  # orbax and tensorstore raise a dozen kinds, bare Exception among them
         raise _damaged(path, str(error)) from error
