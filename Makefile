@@ -5,6 +5,7 @@ PY = $(VENV)/bin/python
 INSTALLED = $(VENV)/installed.txt
 LINT = $(VENV)/lint.txt
 DEMO ?= runs/demo
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
 COMPILE = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --fork-strategy requires-python
 
 .PHONY: help demo test test-all smoke features lint format lock clean
@@ -34,10 +35,10 @@ demo: $(INSTALLED)
 	$(PY) -m vdm compare --config=configs/demo.py --workdir=$(DEMO)
 
 test: $(INSTALLED)
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" $(PARALLEL)
 
 test-all: $(INSTALLED)
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL)
 	$(PY) -m tests.mutations
 
 smoke: $(INSTALLED)

@@ -4,7 +4,7 @@
     python -m tests.mutations edm bound  those whose file or text contains one of the words
 
 A mutant is caught when a test fails or cannot even be collected, survives when all pass, and is an error when its text
-is not found once or is no Python.
+is not found once or is no Python. As many are met at a time as there are cores.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from tests.mutants import MUTANTS, TESTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "vdm/diffusion"
+NOT_COPIED = shutil.ignore_patterns(".*", "runs", "__pycache__")
 LIMIT = 240  # seconds for one mutant; a program that does not end is caught too
 
 
@@ -33,17 +36,17 @@ def main(words: list[str]) -> int:
     if wrong:
         return 2
     survivors = []
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "tree"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
-        if not _passes(copy, sorted({test for tests in TESTS.values() for test in tests}), Path(folder), limit=1200):
+    at_once = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(at_once) as pool:
+        folder, copies = Path(name), SimpleQueue[Path]()
+        for number in range(at_once):
+            copies.put(shutil.copytree(ROOT, folder / f"tree_{number}", ignore=NOT_COPIED))
+        if not _passes(folder / "tree_0", sorted({test for tests in TESTS.values() for test in tests}), limit=1200):
             print("the tests fail without any mutant: mend them first")
             return 2
-        for number, mutant in enumerate(chosen, 1):
-            started = time.monotonic()
-            survived = _survives(copy, mutant, Path(folder))
+        met = pool.map(lambda mutant: _meet(mutant, copies), chosen)
+        for number, (mutant, (survived, seconds)) in enumerate(zip(chosen, met, strict=True), 1):
             verdict = "caught" if not survived else "equivalent" if mutant.equivalent else "SURVIVED"
-            seconds = time.monotonic() - started
             print(
                 f"{number:3d}/{len(chosen)} {verdict:10} {seconds:4.0f} s  {mutant.file}: {mutant.after!r}", flush=True
             )
@@ -68,21 +71,24 @@ def relevant_tests(file: str) -> tuple[str, ...]:
     return TESTS[max((prefix for prefix in TESTS if file.startswith(prefix)), key=len)]
 
 
-def _survives(copy: Path, mutant: Mutant, folder: Path) -> bool:
-    path = copy / FOLDER / mutant.file
+def _meet(mutant: Mutant, copies: SimpleQueue[Path]) -> tuple[bool, float]:
+    """Whether a mutant survives its tests in a copy that is free, and the seconds that it took."""
+    copy = copies.get()
+    path, started = copy / FOLDER / mutant.file, time.monotonic()
     original = path.read_text()
     path.write_text(original.replace(mutant.before, mutant.after))
     try:
-        return _passes(copy, list(relevant_tests(mutant.file)), folder, LIMIT)
+        return _passes(copy, list(relevant_tests(mutant.file)), LIMIT), time.monotonic() - started
     finally:
         path.write_text(original)
+        copies.put(copy)
 
 
-def _passes(copy: Path, tests: list[str], folder: Path, limit: float) -> bool:
+def _passes(copy: Path, tests: list[str], limit: float) -> bool:
     """Whether the tests pass; programs that the mutant did not change come from one compilation cache."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
     command += [f"tests/diffusion/{test}" for test in tests]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(copy.parent / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     try:
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=limit)
