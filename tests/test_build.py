@@ -96,7 +96,7 @@ class Gray:
     def init(self, key):
         return {"scale": jnp.zeros(1)}
 
-    def apply(self, params, xt, log_snr, frame_index, condition, *, key=None):
+    def apply(self, params, xt, log_snr, frame_index, condition, *, keys=None):
         return Prediction(jnp.broadcast_to(params["scale"], xt.shape))
 
 
@@ -245,6 +245,10 @@ REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"objective.weighting.name": "vlb"}, "set schedule.discretise"),
     ({"schedule.name": "learned"}, "a learned schedule is trained to lower the variance"),
     (LEARNED | {"sampler.spacing.name": "karras"}, "log-SNRs are not known"),
+    ({"run.keep_every_steps": 3}, "saved every 2 steps: make it a multiple"),
+    ({"run.num_microbatches": 0}, "run.num_microbatches is 0"),
+    ({"run.num_microbatches": 3}, "3 microbatches"),
+    (LEARNED | {"run.num_microbatches": 2}, "over the whole batch: set run.num_microbatches to 1"),
     ({"network.unet3d.groups": 8}, "the network is blind to level and class"),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,18 @@ def test_a_longer_run_goes_on_as_if_it_had_not_stopped(uninterrupted, tmp_path):
     train.train(first, tmp_path)
     train.train(tiny.get_config(), tmp_path)
     assert_bitwise_equal(saved_state(tiny.get_config(), tmp_path), saved_state(tiny.get_config(), uninterrupted[0]))
+
+
+@pytest.mark.feature("R7")
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(uninterrupted, tmp_path, capsys):
+    folder, _ = uninterrupted
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "6" / "manifest" / "metadata").write_text("{")
+    train.train(tiny.get_config(), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "warning: the checkpoint of step 6 is damaged" in said and "going on from step 4 in" in said
+    assert checkpoints.digest(tmp_path / "run" / "checkpoints") == checkpoints.digest(folder / "checkpoints")
+    assert_bitwise_equal(*(saved_state(tiny.get_config(), run) for run in (tmp_path / "run", folder)))
 
 
 @pytest.fixture(scope="module")

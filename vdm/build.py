@@ -32,7 +32,7 @@ from vdm.runtime import mesh as meshes
 from vdm.runtime import optimizer as optimizers
 from vdm.runtime.optimizer import Optimizer
 from vdm.runtime.sharding import UNET_RULES, Rule
-from vdm.types import Condition, Config, Denoiser, Key, Level, LogSnr, Network, Params, Prediction, Video
+from vdm.types import Condition, Config, Denoiser, ExampleKeys, Key, Level, LogSnr, Network, Params, Prediction, Video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +82,12 @@ class Experiment:
         log_snrs = jnp.array(self.config.evaluation.log_snrs)
         return schedules.time_of_unchecked(self.objective_of(params).schedule, log_snrs)
 
-    def predict(self, params: Params, condition: Condition, key: Key | None = None) -> Predict:
-        """The network with its parameters, condition and frame positions bound. `key` draws the dropout; None: none."""
+    def predict(self, params: Params, condition: Condition, keys: ExampleKeys | None = None) -> Predict:
+        """The network with its parameters, condition and frame positions bound. `keys` draw the dropout; None: none."""
 
         def predict(xt: Video, log_snr: LogSnr) -> Prediction:
             frame_index = jnp.broadcast_to(jnp.arange(xt.shape[1]), xt.shape[:2])
-            return self.network.apply(params, xt, log_snr, frame_index, condition, key=key)
+            return self.network.apply(params, xt, log_snr, frame_index, condition, keys=keys)
 
         return predict
 

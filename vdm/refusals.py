@@ -12,7 +12,7 @@ from data.sources import Splits
 from vdm.diffusion import noise_priors, samplers, schedules
 from vdm.diffusion.objectives import Objective
 from vdm.runtime import mesh as meshes
-from vdm.types import Config
+from vdm.types import BATCH_AXES, Config
 
 _MEASURED_CLIPS = 64
 _DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
@@ -20,8 +20,9 @@ _DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
 
 def check_config(config: Config, mesh: Mesh) -> None:
     """Counts that are no counts, batches that the mesh does not divide, labels dropped that nobody is told."""
-    _check_batches(config, mesh)
     _check_ranges(config)
+    _check_batches(config, mesh)
+    _check_microbatches(config, mesh)
     _check_label_dropout(config)
 
 
@@ -79,18 +80,41 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
         meshes.check_divides(mesh, batch_size=batch_size, num_frames=config.data.num_frames)
 
 
+def _check_microbatches(config: Config, mesh: Mesh) -> None:
+    count, ways = config.run.num_microbatches, meshes.ways(mesh, BATCH_AXES)
+    if config.data.batch_size % (count * ways):
+        raise ValueError(
+            f"a batch of {config.data.batch_size} clips on {ways} devices cannot be done in {count} microbatches: each"
+            f" needs the same number of clips on every device; set data.batch_size to a multiple of {count * ways}, or"
+            " run.num_microbatches to fewer"
+        )
+    if count > 1 and config.schedule.name == "learned":
+        raise ValueError(
+            "a learned schedule is trained on the variance of the losses over the whole batch: set"
+            " run.num_microbatches to 1"
+        )
+
+
 def _check_ranges(config: Config) -> None:
     for key, value, smallest in (
         ("run.num_steps", config.run.num_steps, 0),
         ("run.max_checkpoints", config.run.max_checkpoints, 1),
+        ("run.keep_every_steps", config.run.keep_every_steps, 0),
         ("run.log_every_steps", config.run.log_every_steps, 1),
         ("run.num_grid_samples", config.run.num_grid_samples, 1),
+        ("run.num_microbatches", config.run.num_microbatches, 1),
         ("run.num_workers", config.run.num_workers, 0),
+        ("run.stuck_after_seconds", config.run.stuck_after_seconds, 0),
         ("evaluation.num_samples", config.evaluation.num_samples, 1),
         ("evaluation.num_validation", config.evaluation.num_validation, 0),
     ):
         if value < smallest:
             raise ValueError(f"config.{key} is {value}; it must be at least {smallest}")
+    kept, saved = config.run.keep_every_steps, config.run.checkpoint_every_steps
+    if kept and (saved < 1 or kept % saved):
+        raise ValueError(
+            f"config.run.keep_every_steps is {kept}, but checkpoints are saved every {saved} steps: make it a multiple"
+        )
 
 
 def _check_label_dropout(config: Config) -> None:

@@ -29,7 +29,7 @@ from vdm.diffusion import objectives, schedules
 from vdm.diffusion.objectives import Losses, Objective
 from vdm.records import identity, record
 from vdm.records.record import Record
-from vdm.runtime import checkpoints, preemption, processes, random, state, writers
+from vdm.runtime import checkpoints, preemption, processes, random, state, watchdog, writers
 from vdm.runtime import mesh as meshes
 from vdm.runtime.progress import Progress
 from vdm.runtime.random import Purpose
@@ -79,13 +79,18 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         log = stack.enter_context(contextlib.closing(Log(experiment, folder, before, train_state)))
         saver = stack.enter_context(
             checkpoints.CheckpointWriter(
-                folder / "checkpoints", identity.identity(config), max_to_keep=run.max_checkpoints
+                folder / "checkpoints",
+                identity.identity(config),
+                max_to_keep=run.max_checkpoints,
+                keep_every_steps=run.keep_every_steps,
             )
         )
         advance = make_step(experiment)
         batches = stack.enter_context(contextlib.closing(device_batches(experiment, first)))
+        dog = stack.enter_context(watchdog.Watchdog(run.stuck_after_seconds))
         window = log.empty_window()
         for done in range(first + 1, run.num_steps + 1):
+            dog.beat()
             train_state, window = advance(train_state, window, next(batches))
             if done == first + 1:
                 log.compiled(window)
@@ -124,14 +129,22 @@ def require_checkpoint(before: Record | None, folder: epath.Path) -> None:
 
 
 def start(experiment: build.Experiment, folder: epath.Path) -> TrainState:
-    """The newest checkpoint, or the first parameters where there is none."""
+    """The newest checkpoint that is whole, or the first parameters where there is none; says which."""
     directory = folder / "checkpoints"
     parts = experiment.init, experiment.optimizer
     where = experiment.mesh, experiment.rules, experiment.proposal.first()
     if not checkpoints.saved_steps(directory):
         return state.init_state(*parts, random.key(experiment.config.seed, Purpose.INIT), *where)
-    identity.require_same_identity(checkpoints.read_identity(directory), experiment.config, str(folder))
-    return checkpoints.restore(directory, state.abstract_state(*parts, *where))
+    restored, damaged = checkpoints.restore_last_good(
+        directory,
+        state.abstract_state(*parts, *where),
+        lambda saved: identity.require_same_identity(saved, experiment.config, str(folder)),
+    )
+    for line in damaged:
+        print(f"warning: {line}", flush=True)
+    digest = checkpoints.digest(directory, step=int(restored.step))
+    print(f"going on from step {int(restored.step)} in {directory}, digest {digest}", flush=True)
+    return restored
 
 
 def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Batch], tuple[TrainState, Window]]:
@@ -142,20 +155,23 @@ def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Bat
         def key(purpose: Purpose) -> Key:
             return random.key(config.seed, purpose, train_state.step)
 
-        x0 = evaluate.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
         index, num_frames = batch["index"], config.data.num_frames
-        noise = random.example_noise(key(Purpose.NOISE), index, num_frames, experiment.frame_shape)
         uniform = random.example_uniform(key(Purpose.TIME), index)
         row = index % config.data.batch_size
         u, importance = experiment.proposal.draw(train_state.proposal, uniform, row)
         label = drop_labels(experiment, batch, random.example_uniform(key(Purpose.LABEL_DROPOUT), index))
 
-        def losses_on(objective: Objective, params: Params) -> tuple[Losses, LogSnr]:
-            predict = experiment.predict(params, Condition(label), key(Purpose.DROPOUT))
-            t = objectives.times_of(objective, u, num_frames)
-            return objectives.loss(objective, predict, x0, noise, t), schedules.log_snr(objective.schedule, t)
+        def losses_of(params: Params, examples: Any) -> tuple[Losses, LogSnr]:
+            batch, u, label = examples
+            x0 = evaluate.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
+            noise = random.example_noise(key(Purpose.NOISE), batch["index"], num_frames, experiment.frame_shape)
+            dropout = random.example_keys(key(Purpose.DROPOUT), batch["index"])
 
-        def losses_of(params: Params) -> tuple[Losses, LogSnr]:
+            def losses_on(objective: Objective, params: Params) -> tuple[Losses, LogSnr]:
+                predict = experiment.predict(params, Condition(label), dropout)
+                t = objectives.times_of(objective, u, num_frames)
+                return objectives.loss(objective, predict, x0, noise, t), schedules.log_snr(objective.schedule, t)
+
             losses, log_snr = losses_on(experiment.objective_of(jax.lax.stop_gradient(params)), params)
             if experiment.learns_schedule:
                 of_schedule, _ = losses_on(experiment.objective_of(params), jax.lax.stop_gradient(params))
@@ -163,10 +179,16 @@ def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Bat
                 losses = dataclasses.replace(losses, loss=losses.loss + spread - jax.lax.stop_gradient(spread))
             return losses, log_snr
 
-        def observe(memory: Any, losses: Float[Array, "batch"]) -> Any:
-            return experiment.proposal.observe(memory, u, losses)
-
-        return train_step(train_state, window, losses_of, experiment.optimizer, importance, observe)
+        return train_step(
+            train_state,
+            window,
+            losses_of,
+            (batch, u, label),
+            experiment.optimizer,
+            importance=importance,
+            observe=lambda memory, losses: experiment.proposal.observe(memory, u, losses),
+            num_microbatches=config.run.num_microbatches,
+        )
 
     parts = experiment.init, experiment.optimizer
     abstract = state.abstract_state(*parts, mesh, experiment.rules, experiment.proposal.first())

@@ -19,6 +19,7 @@ Time = Float[Array, "batch frames"]
 LogSnr = Float[Array, "batch frames"]
 FrameIndex = Int[Array, "batch frames"]
 Key = KeyArray[Array, ""]
+ExampleKeys = KeyArray[Array, "batch"]
 Params = PyTree[Any]
 Config = Any  # an ml_collections.ConfigDict, whose keys no type checker knows
 
@@ -128,5 +129,5 @@ class Network(Protocol):
         frame_index: FrameIndex,
         condition: Condition,
         *,
-        key: Key | None = None,
+        keys: ExampleKeys | None = None,
     ) -> Prediction: ...

@@ -30,9 +30,9 @@ SMALL = dataclasses.replace(CONFIG, multipliers=(1,), attention_levels=(), num_c
 
 @functools.cache
 def network(config=CONFIG):
-    """The network and its jitted `apply(params, xt, log_snr, frame_index, condition, key=None) -> value`."""
+    """The network and its jitted `apply(params, xt, log_snr, frame_index, condition, keys=None) -> value`."""
     net = unet3d(config)
-    return net, jax.jit(lambda *args, key=None: net.apply(*args, key=key).value)
+    return net, jax.jit(lambda *args, keys=None: net.apply(*args, keys=keys).value)
 
 
 @functools.cache

@@ -38,8 +38,8 @@ def assert_same_bits(given, expected):
         np.testing.assert_array_equal(np.asarray(one).view(np.uint32), np.asarray(other).view(np.uint32))
 
 
-def writer(folder, max_to_keep=2):
-    return checkpoints.CheckpointWriter(folder, toy.IDENTITY, max_to_keep=max_to_keep)
+def writer(folder, max_to_keep=2, **options):
+    return checkpoints.CheckpointWriter(folder, toy.IDENTITY, max_to_keep=max_to_keep, **options)
 
 
 def restore(folder, step=None):
@@ -105,6 +105,16 @@ def test_the_newest_checkpoints_are_kept_and_each_is_its_own_step(tmp_path):
         assert_same_bits(copy_of(restore(tmp_path, step)), states[step])
     assert_same_bits(copy_of(restore(tmp_path)), states[3])
     assert checkpoints.read_identity(tmp_path) == toy.IDENTITY
+
+
+def test_multiples_are_kept_for_good(tmp_path):
+    train_state = toy.init_state(HERE)
+    for steps in (3, 2):  # in two lives
+        with writer(tmp_path, max_to_keep=1, keep_every_steps=2) as saver:
+            for _ in range(steps):
+                train_state = run(train_state, 1)
+                saver.save(train_state)
+    assert checkpoints.saved_steps(tmp_path) == [2, 4, 5]
 
 
 KILLED_SAVE = """
@@ -175,6 +185,31 @@ def test_damage_to_the_only_checkpoint_says_start_again(two_steps, tmp_path):
     (tmp_path / "1" / "manifest" / "metadata").unlink()
     with pytest.raises(checkpoints.CheckpointError, match="start again from step 0"):
         restore(tmp_path)
+
+
+@pytest.mark.feature("R7")
+def test_the_last_good_one_is_restored_and_damaged_ones_are_moved_aside(two_steps, tmp_path):
+    saved, states = two_steps
+    folder, asked = tmp_path / "one", []
+    shutil.copytree(saved, folder)
+    (folder / "2" / "manifest" / "metadata").write_text("{")
+    restored, lines = checkpoints.restore_last_good(folder, toy.abstract_state(HERE), asked.append)
+    assert_same_bits(copy_of(restored), states[1])
+    assert asked == [toy.IDENTITY]
+    assert len(lines) == 1 and lines[0].startswith("the checkpoint of step 2 is damaged")
+    assert lines[0].endswith(f"moved to {folder / 'damaged' / '2'}") and (folder / "damaged" / "2").is_dir()
+    with writer(folder) as saver:
+        saver.save(run(restored, 1))  # its place is free
+    assert_same_bits(copy_of(restore(folder)), states[2])
+    assert checkpoints.digest(folder) == checkpoints.digest(saved) != checkpoints.digest(saved, step=1)
+
+    for step in ("1", "2"):
+        (folder / step / "manifest" / "metadata").unlink()
+    with pytest.raises(checkpoints.DamagedCheckpointError, match="of step 2 is damaged"):
+        checkpoints.restore_last_good(folder, toy.abstract_state(HERE), asked.append)
+    assert checkpoints.saved_steps(folder) == [1, 2]  # nothing is moved where nothing is good
+    with pytest.raises(checkpoints.CheckpointError, match="no complete checkpoint"):
+        checkpoints.restore_last_good(tmp_path / "nowhere", toy.abstract_state(HERE), asked.append)
 
 
 def test_a_missing_checkpoint_is_named(two_steps, tmp_path):

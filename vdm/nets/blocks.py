@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vdm.nets.fold import fold, unfold
-from vdm.types import Key
+from vdm.types import ExampleKeys
 
 Features = Float[Array, "batch frames _height _width _channels"]  # a leading underscore: not checked to stay the same
 Embedding = Float[Array, "batch frames embedding"]
@@ -157,12 +157,12 @@ class ResidualBlock(nnx.Module):
         self.conv_2 = Conv(channels_out, channels_out, rngs, zero=True)
         self.skip = Dense(channels_in, channels_out, rngs) if channels_in != channels_out else None
 
-    def __call__(self, x: Features, embedding: Embedding, key: Key | None) -> Features:
-        """`key` draws the dropout; None: no dropout."""
+    def __call__(self, x: Features, embedding: Embedding, keys: ExampleKeys | None) -> Features:
+        """`keys` draw the dropout, example by example; None: no dropout."""
         y = self.conv_1(jax.nn.silu(self.norm_1(x)))
         y = jax.nn.silu(self.embedding(y, embedding))
-        if key is not None and self.dropout > 0:
-            kept = jax.random.bernoulli(key, 1 - self.dropout, y.shape)
+        if keys is not None and self.dropout > 0:
+            kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout, y.shape[1:]))(keys)
             y = jnp.where(kept, y / (1 - self.dropout), 0)
         y = self.conv_2(y)
         return y + (x if self.skip is None else self.skip(x))

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from vdm.types import Key, Params
+from vdm.types import ExampleKeys, Key, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,3 +78,8 @@ def subtree(params: Mapping[str, Any], name: str) -> Any:
 def named_key(key: Key, name: str) -> Key:
     """A key of `key` for a name; the same in every process and version of Python."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def named_keys(keys: ExampleKeys, name: str) -> ExampleKeys:
+    """`named_key` of each of the keys."""
+    return jax.vmap(lambda key: named_key(key, name))(keys)

@@ -25,7 +25,7 @@ is named here.
 - head dimension. Ho: 64. Here: `head_dim`.
 - widths. Ho: 128 or 256 channels, multipliers 1, 2, 4, 8. Here: `channels`, `multipliers`.
 - pixels in. Ho: one by one. Here: `patch=1`; larger: space-to-depth in, its inverse out.
-- dropout. Ho: 0 to 0.1. Here: `dropout`, with the key given to `apply`.
+- dropout. Ho: 0 to 0.1. Here: `dropout`, with the keys given to `apply`, one an example.
 - query, key, value, out. Ho: not given. Here, always: no biases, so that image mode adds exactly W_out W_v x;
   `out` is zero at first, so that the block passes its input on (`Heads`).
 - precision. Ho: not given. Here: `compute_dtype`; parameters, norms and softmax float32 in either.
@@ -54,7 +54,7 @@ from vdm.nets.blocks import (
     space_to_depth,
 )
 from vdm.nets.embeddings import POSITIONS, LabelEmbedding, LevelEmbedding
-from vdm.types import Condition, FrameIndex, Key, LogSnr, Params, Prediction, Video
+from vdm.types import Condition, ExampleKeys, FrameIndex, Key, LogSnr, Params, Prediction, Video
 
 ATTENTIONS = {"space_time": ("spatial", "temporal"), "temporal": ("temporal",)}  # after a block, the spatial first
 SKIPS = {"all": 1, "blocks": 0}  # blocks per level that the way up has more than the way down
@@ -196,7 +196,7 @@ class UNet3D:
         frame_index: FrameIndex,
         condition: Condition,
         *,
-        key: Key | None = None,
+        keys: ExampleKeys | None = None,
     ) -> Prediction:
         """The raw output for noisy clips.
 
@@ -207,7 +207,7 @@ class UNet3D:
           frame_index: position of every frame in its video, in frames; only differences matter.
           condition: `label` only where the network has classes, None means the null class; `is_image` holds temporal
             attention at the identity.
-          key: draws the dropout; None: no dropout.
+          keys: of the examples, draw the dropout; None: no dropout.
 
         Raises:
           ValueError: a height or width that does not fit, or a label for a network without classes.
@@ -223,7 +223,7 @@ class UNet3D:
             part = self.parts[step.part]
             call = part.remat if self.config.remat else part.apply
             if step.kind == "block":
-                x = call(params, x, embedding, None if key is None else module.named_key(key, step.part))
+                x = call(params, x, embedding, None if keys is None else module.named_keys(keys, step.part))
             elif step.kind == "temporal":
                 x = call(params, x, frame_index, condition.is_image)
             else:

@@ -8,7 +8,9 @@ test and the checksums watch over it.)
 """
 
 import dataclasses
-from collections.abc import Mapping
+import json
+import zlib
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +26,10 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or of another network; the message says which, and what to do."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A file of a checkpoint is missing, cut short or altered."""
+
+
 class CheckpointWriter:
     """Saves the train state of one run; a context manager, which waits for the last save when it is left.
 
@@ -31,15 +37,20 @@ class CheckpointWriter:
       directory: of all checkpoints of the run; may be a bucket. What killed saves left in it is removed.
       identity: of the run, as JSON (`records.identity.identity(config)`), stored in every checkpoint.
       max_to_keep: number of checkpoints that are kept, the newest ones; at least 1.
+      keep_every_steps: those of its multiples are kept besides, for good; 0: none.
 
     Raises:
       ValueError: if max_to_keep is less than 1.
     """
 
-    def __init__(self, directory: epath.PathLike, identity: Mapping[str, Any], *, max_to_keep: int) -> None:
+    def __init__(
+        self, directory: epath.PathLike, identity: Mapping[str, Any], *, max_to_keep: int, keep_every_steps: int = 0
+    ) -> None:
         if max_to_keep < 1:
             raise ValueError(f"max_to_keep is {max_to_keep}; at least 1 checkpoint must be kept, or nothing can resume")
-        options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=max_to_keep, keep_period=keep_every_steps or None, cleanup_tmp_directories=True
+        )
         self._manager = ocp.CheckpointManager(_absolute(directory), options=options)
         self._identity = identity
 
@@ -88,6 +99,14 @@ def read_identity(directory: epath.PathLike, *, step: int | None = None) -> Mapp
     return _read_manifest(_step_path(directory, step)).identity
 
 
+def digest(directory: epath.PathLike, *, step: int | None = None) -> str:
+    """Eight hexadecimal digits of the checksums of all arrays: two checkpoints that agree in it hold the same numbers.
+    Arguments and errors as `restore`.
+    """
+    checksum = _read_manifest(_step_path(directory, step)).checksum
+    return f"{zlib.crc32(json.dumps(dict(checksum), sort_keys=True).encode()):08x}"
+
+
 def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None = None) -> TrainState:
     """Reads a checkpoint onto any mesh, and checks every array against the checksum of what was saved.
 
@@ -97,8 +116,8 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
       step: which one; None means the newest.
 
     Raises:
-      CheckpointError: if there is none, if it is of another network (names the arrays that differ), or if a file of
-        it is missing, cut short or altered.
+      CheckpointError: if there is none, or if it is of another network (names the arrays that differ).
+      DamagedCheckpointError: if a file of it is missing, cut short or altered.
     """
     path = _step_path(directory, step)
     manifest = _read_manifest(path)
@@ -117,6 +136,43 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
     if altered:
         raise _damaged(path, f"these arrays are not what was saved: {listed(altered)}")
     return state
+
+
+def restore_last_good(
+    directory: epath.PathLike, abstract: TrainState, accept: Callable[[Mapping[str, Any]], None]
+) -> tuple[TrainState, list[str]]:
+    """The newest checkpoint that is whole. Damaged ones that are newer are moved to `damaged/<step>`, out of the way.
+
+    Args:
+      directory, abstract: as for `restore`.
+      accept: raises for the identity of another run.
+
+    Returns:
+      The state, and what was wrong with each one that was passed over.
+
+    Raises:
+      DamagedCheckpointError: if none is whole; all stay where they are.
+      CheckpointError: as `restore`.
+    """
+    damaged: dict[int, DamagedCheckpointError] = {}
+    for step in reversed(saved_steps(directory) or [None]):
+        try:
+            accept(read_identity(directory, step=step))
+            state = restore(directory, abstract, step=step)
+        except DamagedCheckpointError as error:
+            damaged[int(step or 0)] = error
+            continue
+        return state, [_move_aside(_absolute(directory), step, error) for step, error in damaged.items()]
+    raise next(iter(damaged.values()))
+
+
+def _move_aside(directory: epath.Path, step: int, error: DamagedCheckpointError) -> str:
+    aside = directory / "damaged" / str(step)
+    if aside.exists():
+        aside.rmtree()
+    aside.parent.mkdir(exist_ok=True)
+    (directory / str(step)).rename(aside)
+    return f"{str(error).partition('. To ')[0]}; it was moved to {aside}"
 
 
 def _absolute(directory: epath.PathLike) -> epath.Path:
@@ -140,10 +196,10 @@ def _read_manifest(path: epath.Path) -> Manifest:
         raise _damaged(path, f"its manifest cannot be read: {error}") from error
 
 
-def _damaged(path: epath.Path, cause: str) -> CheckpointError:
+def _damaged(path: epath.Path, cause: str) -> DamagedCheckpointError:
     earlier = [step for step in saved_steps(path.parent) if step < int(path.name)]
     then = f"go on from step {earlier[-1]}" if earlier else "start again from step 0, for there is no earlier one"
     first_line = cause.partition("\n")[0][:300]
-    return CheckpointError(
+    return DamagedCheckpointError(
         f"the checkpoint of step {path.name} is damaged ({first_line}). To {then}, delete the folder {path}"
     )

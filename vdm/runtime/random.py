@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt
 
-from vdm.types import Key, Video
+from vdm.types import ExampleKeys, Key, Video
 
 
 class Purpose(enum.IntEnum):
@@ -82,6 +82,11 @@ def example_uniform(key: Key, indices: Int[Array, "batch"]) -> Float[Array, "bat
       float32 [batch].
     """
     return jax.vmap(lambda index: _open_unit(_words(jax.random.fold_in(key, index), 1))[0])(indices)
+
+
+def example_keys(key: Key, indices: Int[Array, "batch"]) -> ExampleKeys:
+    """A key per example that depends on (key, example index) alone, for what a network draws itself."""
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 
 
 def _words(key: Key, count: int) -> UInt[Array, "count"]:

@@ -20,7 +20,7 @@ from vdm.types import LogSnr, Params, register_tree
 LOG_SNR_EDGES = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # between the buckets that the loss is reported in
 NO_STEP = np.iinfo(np.int32).max
 
-LossFn = Callable[[Params], tuple[Losses, LogSnr]]
+LossFn = Callable[[Params, PyTree[Any]], tuple[Losses, LogSnr]]
 
 
 @register_tree
@@ -86,24 +86,26 @@ def train_step(
     state: TrainState,
     window: Window,
     losses_of: LossFn,
+    examples: PyTree[Any],
     optimizer: Optimizer,
-    importance: Float[Array, "batch"] | float = 1.0,
+    *,
+    importance: Float[Array, "batch"],
     observe: Callable[[PyTree[Any], Float[Array, "batch"]], PyTree[Any]] = lambda memory, losses: memory,
+    num_microbatches: int = 1,
 ) -> tuple[TrainState, Window]:
     """Gradient of the batch's mean loss, one step of the optimiser, and the window with this step added.
 
     Args:
-      losses_of: parameters to the losses of every example of the batch and its frames' log-SNR.
+      losses_of: parameters and examples to the losses of each and its frames' log-SNR. An example's must not depend on
+        the others.
+      examples: arrays [batch, ...].
       importance: of every example in the mean, where a proposal drew levels unevenly. The window's mean has it too; the
         losses of its buckets are those of the levels themselves.
       observe: the proposal's memory and the losses to its memory after the step.
+      num_microbatches: parts of the batch that are done one after the other, their gradients added: the memory of one
+        part's activations, and the same step but for rounding. It divides the batch.
     """
-
-    def mean_loss(params: Params) -> tuple[Float[Array, ""], tuple[Losses, LogSnr]]:
-        losses, log_snr = losses_of(params)
-        return (importance * losses.loss).mean(), (losses, log_snr)
-
-    (loss, (losses, log_snr)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    loss, gradients, losses, log_snr = _gradients(state.params, losses_of, examples, importance, num_microbatches)
     after, scalars = apply_gradients(state, gradients, optimizer)
     after = dataclasses.replace(after, proposal=observe(state.proposal, losses.loss))
     # frames of one clip share a bucket: that of their mean level
@@ -120,3 +122,37 @@ def train_step(
         first_bad_step=jnp.minimum(window.first_bad_step, jnp.where(finite, NO_STEP, state.step)),
     )
     return after, window
+
+
+def _gradients(
+    params: Params, losses_of: LossFn, examples: PyTree[Any], importance: Float[Array, "batch"], num_microbatches: int
+) -> tuple[Float[Array, ""], Params, Losses, LogSnr]:
+    """The mean loss, its gradient, and the losses and log-SNR of every example."""
+
+    def mean_loss(
+        params: Params, part: PyTree[Any], importance: Float[Array, "batch"]
+    ) -> tuple[Float[Array, ""], tuple[Losses, LogSnr]]:
+        losses, log_snr = losses_of(params, part)
+        return (importance * losses.loss).mean(), (losses, log_snr)
+
+    gradient = jax.value_and_grad(mean_loss, has_aux=True)
+    if num_microbatches == 1:
+        (loss, (losses, log_snr)), gradients = gradient(params, examples, importance)
+        return loss, gradients, losses, log_snr
+
+    def add(sums: PyTree[Any], part: PyTree[Any]) -> tuple[PyTree[Any], tuple[Losses, LogSnr]]:
+        (loss, of_examples), gradients = gradient(params, *part)
+        return jax.tree.map(jnp.add, sums, (loss, gradients)), of_examples
+
+    none = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    sums, parts = jax.lax.scan(add, none, microbatches((examples, importance), num_microbatches))
+    loss, gradients = jax.tree.map(lambda total: total / num_microbatches, sums)
+    losses, log_snr = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), parts)
+    return loss, gradients, losses, log_snr
+
+
+def microbatches(batch: PyTree[Array], count: int) -> PyTree[Array]:
+    """[batch, ...] to [count, batch / count, ...]; part i has the rows i, i + count, ..., so every device keeps its
+    share of each part and no row moves between devices.
+    """
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(-1, count, *leaf.shape[1:]), 0, 1), batch)
