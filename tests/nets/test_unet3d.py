@@ -147,6 +147,7 @@ def test_a_mixed_batch_is_its_examples_and_its_gradient_their_sum():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest), gradient, total)
 
 
+@pytest.mark.feature("R8")
 def test_bfloat16_computes_what_float32_does_within_its_precision():
     exact = tiny.network(tiny.SMALL)[1](tiny.params(tiny.SMALL), *tiny.inputs(), CLIPS)
     config = dataclasses.replace(tiny.SMALL, compute_dtype="bfloat16")
@@ -158,6 +159,7 @@ def test_bfloat16_computes_what_float32_does_within_its_precision():
     assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.feature("R8")
 def test_remat_changes_memory_and_no_gradient():
     inputs = tiny.inputs()
 
