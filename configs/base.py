@@ -218,7 +218,7 @@ def _sampler() -> ConfigDict:
     sampler = ConfigDict()
     sampler.name = "heun"  # ancestral | learned_ancestral | ddim | euler_maruyama | reverse_diffusion | euler | heun |
     #   adaptive | stochastic_heun | predictor_corrector | annealed_langevin | dpm_solver | unipc
-    sampler.num_steps = 32  # intervals of the time grid
+    sampler.num_steps = 32  # intervals of the time grid, of which `adaptive` takes the ends only
 
     sampler.spacing = ConfigDict()
     sampler.spacing.name = "uniform"  # uniform in t | trailing: in t, ends a step before 0 | log_snr: uniform in it |
@@ -246,7 +246,7 @@ def _sampler() -> ConfigDict:
     sampler.guidance.name = "none"  # none | classifier_free: (1 + weight) x0(label) - weight x0(null)
     sampler.guidance.classifier_free = ConfigDict()  # Ho & Salimans 2022
     sampler.guidance.classifier_free.weight = 1.0  # w; the other convention's scale is s = 1 + w
-    sampler.guidance.classifier_free.log_snr_min = -1e9  # guided between these levels only
+    sampler.guidance.classifier_free.log_snr_min = -1e9  # guided between these levels only; +-1e9: at all
     sampler.guidance.classifier_free.log_snr_max = 1e9
     sampler.guidance.classifier_free.rescale = 0.0  # of the guided estimate's standard deviation, in [0, 1] (Lin et
     #   al. 2023: 0.7)

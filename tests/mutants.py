@@ -79,8 +79,7 @@ MUTANTS = (
     # targets and weightings
     Mutant("targets.py", "return -level.sigma / norm, level.alpha / norm", "return level.sigma / norm, level.alpha / norm"),
     Mutant("targets.py", "return level.sigma / (norm * self.data_std), -signal / norm", "return level.sigma / norm, -signal / norm"),
-    Mutant("targets.py", "return -jnp.ones_like(level.alpha), jnp.ones_like(level.sigma)", "return jnp.ones_like(level.alpha), -jnp.ones_like(level.sigma)",
-           "the sign of a target: the network learns it, and its squared error does not change"),
+    Mutant("targets.py", "return -jnp.ones_like(level.alpha), jnp.ones_like(level.sigma)", "return jnp.ones_like(level.alpha), -jnp.ones_like(level.sigma)"),
     Mutant("targets.py", "determinant = level.alpha * b - level.sigma * a", "determinant = level.alpha * b + level.sigma * a"),
     Mutant("targets.py", "jnp.abs(level.alpha * b - level.sigma * a)", "jnp.abs(level.alpha * a - level.sigma * b)"),
     Mutant("weightings.py", "jnp.log(-0.5 * rate) + log_snr", "jnp.log(-rate) + log_snr"),
@@ -168,7 +167,11 @@ MUTANTS = (
     # guidance
     Mutant("guidance/classifier_free.py", "weights * (with_condition - unconditional(xt, level))", "weights * (with_condition + unconditional(xt, level))"),
     Mutant("guidance/classifier_free.py", "ratio = _std(with_condition) / _std(guided)", "ratio = _std(guided) / _std(with_condition)"),
-    Mutant("guidance/classifier_free.py", "(level.log_snr <= log_snr_max)", "(level.log_snr >= log_snr_max)"),
+    Mutant("guidance/classifier_free.py", "(log_snr <= log_snr_max)", "(log_snr >= log_snr_max)"),
+    Mutant("guidance/classifier_free.py", "jnp.clip(level.log_snr, -_ANY, _ANY)", "level.log_snr"),
+    Mutant("guidance/classifier_free.py", "axis=(1, 2, 3, 4)", "axis=(0, 1, 2, 3, 4)"),
+    Mutant("objectives.py", "(factor == 0.0) if has_atoms else", "(factor < 0.0) if has_atoms else"),
+    Mutant("objectives.py", "~np.isfinite(factor)", "np.isnan(factor)"),
     Mutant("guidance/classifier_free.py", "x0 + weight * (here - before), here", "x0 + weight * (here - before), before"),
     Mutant("guidance/classifier_free.py", "rest * xt / spread(level.alpha)", "rest * xt"),
     Mutant("guidance/gradient.py", "towards = noise_priors.covary(noise_prior, gradient)\n        return denoiser(xt", "towards = gradient\n        return denoiser(xt"),

@@ -13,6 +13,7 @@ import sys
 import time
 
 from experiments.solvers import records, tables
+from vdm.records.environment import Environment, read_environment
 
 
 def main() -> None:
@@ -25,13 +26,14 @@ def main() -> None:
     if given.check:
         check()
         return
+    environment = read_environment()
     for part in (given.only,) if given.only else records.PARTS:
         if not given.draw:
-            compute(part)
+            compute(part, environment)
         draw(part)
 
 
-def compute(part: str) -> None:
+def compute(part: str, environment: Environment) -> None:
     """Runs a part and writes its record."""
     from experiments.solvers import bounds, deterministic, likelihoods, stochastic, training, weights
 
@@ -46,7 +48,7 @@ def compute(part: str) -> None:
     start = time.perf_counter()
     result = runs[part]()
     seconds = time.perf_counter() - start
-    records.write(part, result, seconds)
+    records.write(part, result, seconds, environment)
     print(f"{part}: {seconds:.0f} s", flush=True)
 
 

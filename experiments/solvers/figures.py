@@ -127,12 +127,12 @@ def weights(record: Record) -> Figure:
 
 
 def training(record: Record) -> Figure:
-    figure, axes = _panels(2, 3, width=3.6)
+    figure, axes = _panels(2, 4, width=3.4)
     names = list(dict.fromkeys(row["objective"] for row in record["rows"]))
     edges = record["settings"]["edges"]
     middles = [edges[0] - 1.0, *np.convolve(edges, (0.5, 0.5), "valid"), edges[-1] + 1.0]
     for panels, world in zip(axes, ("gaussian", "mixture"), strict=True):
-        excess, score, gradient = panels
+        excess, score, *gradient = panels
         for row in record["rows"]:
             if row["world"] != world:
                 continue
@@ -140,14 +140,16 @@ def training(record: Record) -> Figure:
             options: dict[str, Any] = {"color": COLOURS[index % 20], "ls": "-" if index < 20 else ":"}
             excess.loglog(row["steps"], row["excess"]["v"], label=row["objective"], **options)
             score.semilogy(record["settings"]["log_snrs"], row["score"], **options)
-            gradient.plot(middles, row["gradient"][0]["variance_shares"], **options)
+            for panel, measured in zip(gradient, row["gradient"], strict=True):
+                panel.semilogy(middles, measured["within"], **options)
         smallest = record["settings"]["smallest_noise_error"][world]
         score.semilogy(record["settings"]["log_snrs"], smallest, "k--", label="smallest possible error")
         excess.axhline(0.01, color="k", lw=0.6)
         excess.set(xlabel="steps", ylabel=f"{world}: relative excess (v)")
         score.set(xlabel="log-SNR", ylabel="final error of sigma x score")
         score.legend()
-        gradient.set(xlabel="log-SNR", ylabel="share of gradient variance, step 0")
+        for panel, step in zip(gradient, record["settings"]["gradient_steps"], strict=True):
+            panel.set(xlabel="log-SNR", ylabel=f"variance of a clip's gradient, step {step}")
     return _finish(figure, axes[0][0])
 
 

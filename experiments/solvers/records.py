@@ -7,24 +7,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vdm.records.environment import Environment
+
 HERE = Path(__file__).resolve().parent
 PARTS = ("ode", "sde", "likelihood", "bound", "weights", "training")
-VERSION = 1
+VERSION = 2
 
 
 def path(part: str) -> Path:
     return HERE / "records" / f"{part}.json"
 
 
-def write(part: str, result: dict[str, Any], seconds: float) -> None:
-    from vdm.records.environment import read_environment
-
-    environment = read_environment()
+def write(part: str, result: dict[str, Any], seconds: float, environment: Environment) -> None:
+    """`environment` as it was before the first record was written over."""
     head = {
         "version": VERSION,
         "part": part,
         "seconds": round(seconds),
         "environment": {
+            "commit": environment.code.commit,
+            "dirty": environment.code.dirty,
+            "lock_sha256": environment.lock_sha256,
             "versions": environment.versions,
             "devices": environment.devices,
             "num_cpus": environment.num_cpus,

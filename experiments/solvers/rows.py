@@ -6,6 +6,7 @@ import dataclasses
 
 from configs import objectives
 from vdm import build
+from vdm.diffusion import schedules
 from vdm.diffusion.objectives import Objective
 from vdm.diffusion.proposals import Proposal
 
@@ -22,12 +23,18 @@ class Row:
 
 
 def rows(data_std: float) -> list[Row]:
-    """Every named objective, for data of that root mean square.
+    """Every named objective, for data of that root mean square; a schedule that is learned is as before its training.
 
-    A learned variance is left out: it has no part in the gradient of the mean. So is a learned schedule, whose
-    effective weight is that of `vlb` whatever it learns.
+    A learned variance is left out: it has no part in the gradient of the mean.
     """
-    return [_row(name, name, data_std) for name, row in objectives.ROWS.items() if row["schedule"]["name"] != "learned"]
+    return [_row(name, name, data_std) for name in objectives.ROWS]
+
+
+def trained_rows(data_std: float) -> list[Row]:
+    """`rows` without the learned schedule, which is no number of the networks here: its effective weight is that of
+    `vlb` whatever it learns.
+    """
+    return [row for row in rows(data_std) if not isinstance(row.objective.schedule, schedules.Learned)]
 
 
 def proposals(data_std: float) -> list[Row]:

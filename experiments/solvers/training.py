@@ -23,7 +23,7 @@ from scipy.special import expit
 
 from experiments.solvers.networks import GatedLinear, Perceptron, SmallNetwork
 from experiments.solvers.paths import rounded
-from experiments.solvers.rows import Row, proposals, rows
+from experiments.solvers.rows import Row, proposals, trained_rows
 from experiments.solvers.worlds import GaussianVideo, MixtureVideo, World, noisy
 from vdm.diffusion import objectives, schedules
 from vdm.diffusion.objectives import Objective
@@ -214,7 +214,9 @@ def _gradient(study: Study, state: State, key: Key, size: int) -> tuple[Float[Ar
 def run() -> dict[str, Any]:
     """Settings with the smallest possible errors, and a row for every world and objective; see `_row`."""
     studies = [
-        Study(setting, row) for setting in SETTINGS for row in (*rows(setting.world.rms), *proposals(setting.world.rms))
+        Study(setting, row)
+        for setting in SETTINGS
+        for row in (*trained_rows(setting.world.rms), *proposals(setting.world.rms))
     ]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         made = list(pool.map(_row, studies))
@@ -274,7 +276,7 @@ def _gradient_summary(measured: dict[str, Array]) -> dict[str, Any]:
     draws, within = (np.mean(np.asarray(measured[name]), axis=0) for name in ("draws", "within"))
     return {
         "draws": rounded(draws, 3),
-        "variance_shares": rounded(within / within.sum(), 3),
+        "within": rounded(within, 3),
         "clip": _quartiles(np.asarray(measured["clip"])),
         "batch": _quartiles(np.asarray(measured["batch"])),
     }

@@ -5,9 +5,39 @@ to variances is exact, without drawing anything.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vdm.diffusion import samplers, schedules
 from vdm.diffusion.process import spread
+from vdm.diffusion.samplers import (
+    Ancestral,
+    AnnealedLangevin,
+    Ddim,
+    DpmSolver,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    PredictorCorrector,
+    ReverseDiffusion,
+    StochasticHeun,
+    UniPC,
+)
+
+EVERY = [
+    Ancestral(),
+    Ddim(),
+    EulerMaruyama(),
+    ReverseDiffusion(),
+    Euler(),
+    Heun(),
+    StochasticHeun(0.1),
+    PredictorCorrector("ancestral", 0.16, 2),
+    AnnealedLangevin(0.2, 3),
+    DpmSolver(2, False),
+    DpmSolver(2, True),
+    UniPC(),
+]
+every_sampler = pytest.mark.parametrize("step", EVERY, ids=lambda step: type(step).__name__)
 
 VARIANCES = np.array([0.02, 0.3, 0.7, 2.5])  # of the data; one pixel each
 SHAPE = (1, 1, 1, VARIANCES.size, 1)

@@ -43,12 +43,21 @@ def test_both_conventions_and_the_interval():
     full = guidance.classifier_free(told, untold, 2.0)(x, level)
     np.testing.assert_array_equal(some[:, 0], full[:, 0])
     np.testing.assert_array_equal(some[:, 1], told(x, level)[:, 1])
-    for share in (1.0, 0.5):
-        rescaled = np.asarray(guidance.classifier_free(told, untold, 3.0, rescale=share)(x, level))
-        unscaled = np.asarray(guidance.classifier_free(told, untold, 3.0)(x, level))
-        wanted = share * np.asarray(told(x, level)).std() + (1 - share) * unscaled.std()
-        assert rescaled.std() == pytest.approx(wanted, rel=1e-5)
-        np.testing.assert_allclose(rescaled / unscaled, rescaled.std() / unscaled.std(), rtol=1e-5)
+    silent = Level(*(jnp.full((1, 2), number) for number in (0.0, 1.0, -jnp.inf)))  # no signal is a level like others
+    np.testing.assert_array_equal(guidance.classifier_free(told, untold, 2.0)(x, silent), full)
+
+
+@pytest.mark.feature("G3")
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_rescaling_brings_back_the_standard_deviation_of_each_clip(share):
+    told, untold = (lambda xt, level: jnp.tanh(xt)), (lambda xt, level: 0.3 * xt)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 2, 1, 4, 1)) * [[[[[0.2]]]], [[[[3.0]]]]], jnp.float32)
+    level = level_at(0.4, (2, 2))
+    rescaled = np.asarray(guidance.classifier_free(told, untold, 3.0, rescale=share)(x, level))
+    unscaled = np.asarray(guidance.classifier_free(told, untold, 3.0)(x, level))
+    for clip, plain, conditional in zip(rescaled, unscaled, np.asarray(told(x, level)), strict=True):
+        assert clip.std() == pytest.approx(share * conditional.std() + (1 - share) * plain.std(), rel=1e-5)
+        np.testing.assert_allclose(clip / plain, clip.std() / plain.std(), rtol=1e-5)
 
 
 @pytest.mark.feature("G3")

@@ -17,7 +17,7 @@ from vdm.diffusion import objectives, process, schedules, targets
 from vdm.diffusion.objectives import Objective
 from vdm.diffusion.targets import TARGETS
 from vdm.diffusion.times import Grid, LogitNormal, LogNormalSigma, LogSnrUniform, Uniform
-from vdm.diffusion.weightings import WEIGHTINGS
+from vdm.diffusion.weightings import WEIGHTINGS, Weighting
 from vdm.types import Level, Prediction, register_tree
 
 VIDEO = GaussianVideo()
@@ -33,6 +33,8 @@ OPTIONS = {
 
 
 FLOW = schedules.flow()
+ZERO_CHAIN = schedules.zero_terminal(schedules.ddpm_linear(10, 0.01, 0.5))
+EVEN = Uniform(1e-3)
 
 
 @register_tree
@@ -509,6 +511,17 @@ def test_weights_of_the_bound_stay_finite_without_any_signal():
         (lambda: objective(FLOW, "noise"), "at t = 1 noise does not determine x0; predict v or x0"),
         (lambda: objective(DDPM, times=Grid(500)), "num_steps is 500, but the schedule is a chain of 1000"),
         (lambda: Objective(VP, of("v"), made("unit"), Uniform(1e-3), 0.0), "data_std must be positive"),
+        (
+            lambda: Objective(VP, of("v"), Weighting("endless", None, lambda schedule, t: -jnp.log(1 - t)), EVEN, STD),
+            "at t = 1 weighting endless is not finite on the error of v; take another",
+        ),
+        *(
+            (
+                functools.partial(objective, ZERO_CHAIN, "v", name, Grid(10)),
+                f"at t = 1 weighting {name} gives no weight",
+            )
+            for name in ("simple", "likelihood", "min_snr", "p2", "sigmoid")
+        ),
         (lambda: objective(FLOW, "v", "min_snr"), "at t = 1 weighting min_snr gives no weight"),
         *(
             (functools.partial(made, "min_snr", gamma=gamma, power=power), r"gamma > 0 and power in \(0, 1\]")
@@ -530,6 +543,11 @@ def test_weights_of_the_bound_stay_finite_without_any_signal():
 def test_impossible_objectives_are_refused(build, said):
     with pytest.raises(ValueError, match=said):
         build()
+
+
+@pytest.mark.parametrize("name", ["unit", "v", "edm", "flow", "vlb"])
+def test_these_weigh_the_last_step_of_a_chain_without_signal(name):
+    objective(ZERO_CHAIN, "v", name, Grid(10))
 
 
 @pytest.mark.parametrize("times", [times for _, times in MEASURES.values()], ids=MEASURES)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.diffusion.affine import VARIANCES, exact
+from tests.diffusion.affine import VARIANCES, every_sampler, exact
 from tests.oracles.gaussian_video import GaussianVideo
 from vdm.diffusion import objectives, process, samplers, schedules, targets
 from vdm.diffusion.objectives import Objective
-from vdm.diffusion.samplers import Ancestral, Ddim, DpmSolver, Heun, StochasticHeun, UniPC, grids
+from vdm.diffusion.samplers import Ddim, grids
 from vdm.diffusion.targets import TARGETS
 from vdm.diffusion.times import Grid, LogNormalSigma, LogSnrUniform, Uniform
 from vdm.diffusion.weightings import WEIGHTINGS
@@ -181,9 +181,7 @@ def test_conversions_lose_what_float32_must(log_snr):
         assert np.abs(one - two).max() <= allowed * scale, pair
 
 
-@pytest.mark.parametrize(
-    "step", [Ancestral(), Ddim(), Heun(), StochasticHeun(0.1), DpmSolver(2, False), UniPC()], ids=str
-)
+@every_sampler
 def test_samplers_compile_differentiate_and_take_a_level_per_frame(step):
     """The gradient of an end with respect to its start by central differences; frames at levels of their own are each
     what they are alone.

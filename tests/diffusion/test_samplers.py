@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from tests.diffusion.affine import SHAPE, VARIANCES, exact, final_variance, marginal, silence
+from tests.diffusion.affine import SHAPE, VARIANCES, every_sampler, exact, final_variance, marginal, silence
 from tests.oracles.gaussian_video import GaussianVideo
 from vdm.diffusion import guidance, samplers, schedules
 from vdm.diffusion.process import spread
@@ -303,23 +303,6 @@ def test_samples_have_the_covariance_of_the_data(step, schedule, num_steps):
     standard_error = np.sqrt((wanted**2 + np.outer(np.diag(wanted), np.diag(wanted))) / num_clips)
     assert np.abs((x.T @ x / num_clips - wanted) / standard_error).max() < 4.0
     assert np.abs(x.mean(axis=0) / np.sqrt(np.diag(wanted) / num_clips)).max() < 4.0
-
-
-EVERY = [
-    Ancestral(),
-    Ddim(),
-    EulerMaruyama(),
-    ReverseDiffusion(),
-    Euler(),
-    Heun(),
-    StochasticHeun(0.1),
-    PredictorCorrector("ancestral", 0.16, 2),
-    AnnealedLangevin(0.2, 3),
-    DpmSolver(2, False),
-    DpmSolver(2, True),
-    UniPC(),
-]
-every_sampler = pytest.mark.parametrize("step", EVERY, ids=lambda step: type(step).__name__)
 
 
 @pytest.mark.feature("S7")

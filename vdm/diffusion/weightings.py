@@ -27,7 +27,7 @@ class Weighting:
     """exp(log_weight(schedule, t)) times the squared error of `on`; None: of whatever the network predicts.
 
     Attributes:
-      needs_signal: levels without any signal are refused: they would get no weight, and so would what is learned there.
+      needs_signal: refused on measures whose levels come without any signal, even as an end that has no share.
       over_time: the weight is that of a unit of time, whichever levels are visited: it is divided by their density.
       whitened: the error is taken in the norm of the inverse covariance of the noise, as likelihoods want it.
     """
@@ -111,8 +111,8 @@ def simple(data_std: float) -> Weighting:
 
 
 def likelihood(data_std: float) -> Weighting:
-    """g^2 / (2 std^2) = -1/2 d log_snr/dt on the noise error, -1/2 dSNR/dt on that of x0: the bound on the negative
-    log-likelihood in nats (Song et al. 2021b; Kingma et al. 2021).
+    """g^2 / (2 std^2) = -1/2 d log_snr/dt on the noise error, -1/2 dSNR/dt on that of x0: for t uniform the bound
+    on the negative log-likelihood in nats (Song et al. 2021b; Kingma et al. 2021).
     """
     return Weighting("likelihood", X0, _likelihood, whitened=True)
 

@@ -9,6 +9,7 @@ add it to the table.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 from vdm.diffusion.process import spread
 from vdm.types import Denoiser, Level, Video
 
+_ANY = 1e9  # a log-SNR beyond all that are meant by a finite bound
 Guide = Callable[[Denoiser, Denoiser], Denoiser]  # told the condition, told none -> guided
 
 
@@ -30,15 +32,16 @@ def classifier_free(
     unconditional: Denoiser,
     weight: float,
     *,
-    log_snr_min: float = -jnp.inf,
-    log_snr_max: float = jnp.inf,
+    log_snr_min: float = -_ANY,
+    log_snr_max: float = _ANY,
     rescale: float = 0.0,
 ) -> Denoiser:
     """x0(c) + w (x0(c) - x0(null)). It costs two evaluations at every level, guided or not.
 
     Args:
       weight: w >= 0; s = 1 + w in the other convention.
-      log_snr_min, log_snr_max: guided between these levels only (Kynkaanniemi et al. 2024, arXiv 2404.07724).
+      log_snr_min, log_snr_max: guided between these levels only (Kynkaanniemi et al. 2024, arXiv 2404.07724); -1e9 and
+        1e9, the defaults, hold every level, those without signal or noise too.
       rescale: how far the standard deviation of each clip's estimate is brought back to that of the conditional one
         (phi of Lin et al. 2023, section 3.4: 0.7), in [0, 1].
 
@@ -53,7 +56,8 @@ def classifier_free(
 
     def denoise(xt: Video, level: Level) -> Video:
         with_condition = conditional(xt, level)
-        inside = (level.log_snr >= log_snr_min) & (level.log_snr <= log_snr_max)
+        log_snr = jnp.clip(level.log_snr, -_ANY, _ANY)  # without any signal it is minus infinity, and guided as well
+        inside = (log_snr >= log_snr_min) & (log_snr <= log_snr_max)
         weights = spread(jnp.where(inside, weight, 0.0).astype(xt.dtype))
         guided = with_condition + weights * (with_condition - unconditional(xt, level))
         if not rescale:
@@ -98,7 +102,8 @@ def composition(denoisers: Sequence[Denoiser], weights: Sequence[float]) -> Deno
     """
     if len(denoisers) != len(weights) or not weights:
         raise ValueError(f"every denoiser needs one weight, got {len(denoisers)} and {len(weights)}")
-    rest = 1.0 - sum(weights)
+    total = math.fsum(weights)
+    rest = 0.0 if math.isclose(total, 1.0) else 1.0 - total
 
     def denoise(xt: Video, level: Level) -> Video:
         x0 = jnp.zeros_like(xt)
