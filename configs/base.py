@@ -312,10 +312,10 @@ def _run() -> ConfigDict:
     run.num_grid_samples = 8  # clips in such a grid
     run.checkpoint_every_steps = 500
     run.max_checkpoints = 2  # the newest ones are kept
-    run.keep_every_steps = 0  # checkpoints of its multiples are kept for good; a multiple of checkpoint_every_steps; 0:
-    #   none
+    run.keep_every_steps = 0  # those of its multiples are kept besides; a multiple of checkpoint_every_steps; 0: none
     run.num_microbatches = 1  # parts of a batch done one after the other, for less memory; the step is the same
-    run.stuck_after_seconds = 3600.0  # without a step (the first one is compiled): it ends with all stacks; 0: never
+    run.stuck_after_seconds = 3600.0  # in one step, validation, sampling or save (compiling included): it ends with
+    #   the stacks of all threads; 0: never
     run.num_workers = 0  # processes that load data; 0: threads of this process
 
     run.mesh = ConfigDict()  # devices along each axis; -1: all that are left

@@ -170,7 +170,7 @@ MUTANTS = (
     Mutant("guidance/classifier_free.py", "(log_snr <= log_snr_max)", "(log_snr >= log_snr_max)"),
     Mutant("guidance/classifier_free.py", "jnp.clip(level.log_snr, -_ANY, _ANY)", "level.log_snr"),
     Mutant("guidance/classifier_free.py", "axis=(1, 2, 3, 4)", "axis=(0, 1, 2, 3, 4)"),
-    Mutant("objectives.py", "(factor == 0.0) if has_atoms else", "(factor < 0.0) if has_atoms else"),
+    Mutant("objectives.py", "(factor == 0.0) if steps else", "(factor < 0.0) if steps else"),
     Mutant("objectives.py", "~np.isfinite(factor)", "np.isnan(factor)"),
     Mutant("guidance/classifier_free.py", "x0 + weight * (here - before), here", "x0 + weight * (here - before), before"),
     Mutant("guidance/classifier_free.py", "rest * xt / spread(level.alpha)", "rest * xt"),

@@ -20,7 +20,7 @@ from data.sources import Splits
 from tests import eight_devices, tiny
 from vdm import build, evaluate, train
 from vdm.records import record
-from vdm.runtime import checkpoints, processes, writers
+from vdm.runtime import checkpoints, processes, watchdog, writers
 from vdm.runtime.state import TrainState, abstract_state
 
 REPOSITORY = Path(__file__).parents[1]
@@ -89,6 +89,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(un
     train.train(tiny.get_config(), tmp_path / "run")
     said = capsys.readouterr().out
     assert "warning: the checkpoint of step 6 is damaged" in said and "going on from step 4 in" in said
+    assert (tmp_path / "run" / "damaged_checkpoints" / "6" / "state").is_dir()
     assert checkpoints.digest(tmp_path / "run" / "checkpoints") == checkpoints.digest(folder / "checkpoints")
     assert_bitwise_equal(*(saved_state(tiny.get_config(), run) for run in (tmp_path / "run", folder)))
 
@@ -140,10 +141,20 @@ def train_until_a_new_checkpoint(folder: Path, how: signal.Signals, code: int) -
         process.wait()
 
 
-def test_it_validates_and_draws_samples_as_often_as_it_is_told_and_lists_its_parameters(tmp_path, capsys):
+def test_it_validates_draws_and_saves_as_often_as_it_is_told_and_lists_its_parameters(tmp_path, capsys, monkeypatch):
     config = tiny.get_config()
     config.run.update(num_steps=5, log_every_steps=1, validate_every_steps=2, sample_every_steps=3)
+    config.run.update(checkpoint_every_steps=1, max_checkpoints=1, keep_every_steps=2, stuck_after_seconds=1234.0)
+    beats = []
+
+    class Watchdog(watchdog.Watchdog):
+        def beat(self):
+            beats.append(self._seconds)
+
+    monkeypatch.setattr(watchdog, "Watchdog", Watchdog)
     done = train.train(config, tmp_path)
+    assert len(beats) > 2 * 5 and set(beats) == {1234.0}
+    assert checkpoints.saved_steps(tmp_path / "checkpoints") == [2, 4, 5]
     validated = [name for name in done.curves if name.startswith("validation/loss ")]
     assert len(validated) == len(config.evaluation.log_snrs)
     for name in validated:

@@ -69,14 +69,14 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(experiment.mesh))
         watch = stack.enter_context(preemption.Watch())
-        train_state = start(experiment, folder)
+        dog = stack.enter_context(watchdog.Watchdog(run.stuck_after_seconds))
+        train_state, damaged = start(experiment, folder)
         first = int(train_state.step)
-        if first > run.num_steps:
-            raise ValueError(
-                f"{folder} has done {first} steps, but config.run.num_steps is {run.num_steps}; ask for more, or "
-                "sample and evaluate an older checkpoint with --checkpoint_step"
-            )
+        require_more(max([first, *(error.step for error in damaged)]), run.num_steps, folder)
         log = stack.enter_context(contextlib.closing(Log(experiment, folder, before, train_state)))
+        for error in damaged:  # all that may refuse this start is behind us
+            aside = checkpoints.move_aside(folder / "checkpoints", error.step)
+            print(f"warning: {error}; it was moved to {aside}", flush=True)
         saver = stack.enter_context(
             checkpoints.CheckpointWriter(
                 folder / "checkpoints",
@@ -87,7 +87,6 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         )
         advance = make_step(experiment)
         batches = stack.enter_context(contextlib.closing(device_batches(experiment, first)))
-        dog = stack.enter_context(watchdog.Watchdog(run.stuck_after_seconds))
         window = log.empty_window()
         for done in range(first + 1, run.num_steps + 1):
             dog.beat()
@@ -96,11 +95,14 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
                 log.compiled(window)
             if watch.requested or due(done, run.log_every_steps, run):
                 window = log.window(window, done)
+                dog.beat()
                 require_finite(window, train_state, saver, folder)
             if due(done, run.validate_every_steps, run):
                 log.validation(train_state.ema, done)
+                dog.beat()
             if due(done, run.sample_every_steps, run):
                 log.samples(train_state.ema, done)
+                dog.beat()
             if due(done, run.checkpoint_every_steps, run):
                 log.flush()  # before the save: a run that goes on from it does not do these steps again
                 require_finite(window, train_state, saver, folder)
@@ -110,6 +112,7 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         log.flush()
         require_finite(window, train_state, saver, folder)
         saver.save(train_state)
+        dog.beat()
         saver.wait()
         return log.finish(int(train_state.step))
 
@@ -128,23 +131,34 @@ def require_checkpoint(before: Record | None, folder: epath.Path) -> None:
         )
 
 
-def start(experiment: build.Experiment, folder: epath.Path) -> TrainState:
-    """The newest checkpoint that is whole, or the first parameters where there is none; says which."""
+def require_more(done: int, asked: int, folder: epath.Path) -> None:
+    """Raises ValueError where more steps are done than are asked for."""
+    if done > asked:
+        raise ValueError(
+            f"{folder} has done {done} steps, but config.run.num_steps is {asked}; ask for more, or "
+            "sample and evaluate an older checkpoint with --checkpoint_step"
+        )
+
+
+def start(
+    experiment: build.Experiment, folder: epath.Path
+) -> tuple[TrainState, list[checkpoints.DamagedCheckpointError]]:
+    """The newest checkpoint that is whole and says which, and the damaged ones that are newer; where there is none, the
+    first parameters.
+    """
     directory = folder / "checkpoints"
     parts = experiment.init, experiment.optimizer
     where = experiment.mesh, experiment.rules, experiment.proposal.first()
     if not checkpoints.saved_steps(directory):
-        return state.init_state(*parts, random.key(experiment.config.seed, Purpose.INIT), *where)
+        return state.init_state(*parts, random.key(experiment.config.seed, Purpose.INIT), *where), []
     restored, damaged = checkpoints.restore_last_good(
         directory,
         state.abstract_state(*parts, *where),
         lambda saved: identity.require_same_identity(saved, experiment.config, str(folder)),
     )
-    for line in damaged:
-        print(f"warning: {line}", flush=True)
     digest = checkpoints.digest(directory, step=int(restored.step))
     print(f"going on from step {int(restored.step)} in {directory}, digest {digest}", flush=True)
-    return restored
+    return restored, damaged
 
 
 def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Batch], tuple[TrainState, Window]]:

@@ -129,10 +129,12 @@ def test_a_file_that_is_no_strict_json_is_an_error(tmp_path, text):
 def test_a_resumed_run_keeps_its_history_and_drops_what_it_computes_again():
     config = get_config()
     config.run.num_steps = 2000
-    resumed = record.resume(_full(), config, mesh={"data": 2}, step=75, data_fingerprint="d")
+    full = dataclasses.replace(_full(), evaluated_step=100)
+    resumed = record.resume(full, config, mesh={"data": 2}, step=75, data_fingerprint="d")
     assert [start.step for start in resumed.starts] == [0, 75]
     assert [start.run["num_steps"] for start in resumed.starts] == [1000, 2000]
     assert resumed.curves == {"train/loss": ((50, 1.0),)}
+    assert (resumed.level_losses, resumed.metrics, resumed.evaluated_step) == ({}, (), None)
     assert (resumed.status, resumed.num_steps, resumed.identity_hash) == ("running", 75, _full().identity_hash)
     with pytest.raises(ValueError, match="now they are e"):
         record.resume(_full(), config, mesh={"data": 2}, step=75, data_fingerprint="e")

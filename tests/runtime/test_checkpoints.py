@@ -169,8 +169,8 @@ def test_no_damage_to_any_file_goes_unseen(two_steps, tmp_path, monkeypatch, cap
             assert_same_bits(copy_of(restore(folder)), states[2])
         except checkpoints.CheckpointError as error:
             refused += 1
-            assert "step 2 is damaged" in str(error)
-            assert f"To go on from step 1, delete the folder {folder / '2'}" in str(error)
+            assert isinstance(error, checkpoints.DamagedCheckpointError) and error.step == 2
+            assert "step 2 is damaged" in str(error) and "the one before it is of step 1" in str(error)
             assert_same_bits(copy_of(restore(folder, step=1)), states[1])
         shutil.rmtree(folder)
     gc.collect()
@@ -179,37 +179,53 @@ def test_no_damage_to_any_file_goes_unseen(two_steps, tmp_path, monkeypatch, cap
     assert refused >= 12  # the rest are marks and hints that hold no number
 
 
-def test_damage_to_the_only_checkpoint_says_start_again(two_steps, tmp_path):
+def test_damage_to_the_only_checkpoint_says_that_it_is_the_only_one(two_steps, tmp_path):
     saved, _ = two_steps
     shutil.copytree(saved / "1", tmp_path / "1")
     (tmp_path / "1" / "manifest" / "metadata").unlink()
-    with pytest.raises(checkpoints.CheckpointError, match="start again from step 0"):
+    with pytest.raises(checkpoints.CheckpointError, match="there is no earlier one"):
         restore(tmp_path)
 
 
 @pytest.mark.feature("R7")
-def test_the_last_good_one_is_restored_and_damaged_ones_are_moved_aside(two_steps, tmp_path):
+def test_the_last_good_one_is_restored_and_damaged_ones_make_way(two_steps, tmp_path):
     saved, states = two_steps
-    folder, asked = tmp_path / "one", []
+    folder, asked = tmp_path / "run" / "checkpoints", []
     shutil.copytree(saved, folder)
-    (folder / "2" / "manifest" / "metadata").write_text("{")
-    restored, lines = checkpoints.restore_last_good(folder, toy.abstract_state(HERE), asked.append)
-    assert_same_bits(copy_of(restored), states[1])
-    assert asked == [toy.IDENTITY]
-    assert len(lines) == 1 and lines[0].startswith("the checkpoint of step 2 is damaged")
-    assert lines[0].endswith(f"moved to {folder / 'damaged' / '2'}") and (folder / "damaged" / "2").is_dir()
-    with writer(folder) as saver:
-        saver.save(run(restored, 1))  # its place is free
-    assert_same_bits(copy_of(restore(folder)), states[2])
+    for life in (1, 2):  # damaged at the same step in each
+        (folder / "2" / "manifest" / "metadata").write_text("{")
+        restored, (damaged,) = checkpoints.restore_last_good(folder, toy.abstract_state(HERE), asked.append)
+        assert_same_bits(copy_of(restored), states[1])
+        assert asked == life * [toy.IDENTITY] and damaged.step == 2
+        assert checkpoints.saved_steps(folder) == [1, 2]  # nothing has been moved yet
+        aside = checkpoints.move_aside(folder, 2)
+        with writer(folder) as saver:
+            saver.save(run(restored, 1))  # its place is free
+        assert (aside / "state").is_dir()  # and what made way is still there
+        assert_same_bits(copy_of(restore(folder)), states[2])
+    assert {path.name for path in (tmp_path / "run" / "damaged_checkpoints").iterdir()} == {"2", "2-1"}
     assert checkpoints.digest(folder) == checkpoints.digest(saved) != checkpoints.digest(saved, step=1)
 
+
+def test_where_no_checkpoint_is_whole_all_are_named_and_left(two_steps, tmp_path):
+    shutil.copytree(two_steps[0], tmp_path / "all")
     for step in ("1", "2"):
-        (folder / step / "manifest" / "metadata").unlink()
-    with pytest.raises(checkpoints.DamagedCheckpointError, match="of step 2 is damaged"):
-        checkpoints.restore_last_good(folder, toy.abstract_state(HERE), asked.append)
-    assert checkpoints.saved_steps(folder) == [1, 2]  # nothing is moved where nothing is good
-    with pytest.raises(checkpoints.CheckpointError, match="no complete checkpoint"):
-        checkpoints.restore_last_good(tmp_path / "nowhere", toy.abstract_state(HERE), asked.append)
+        (tmp_path / "all" / step / "manifest" / "metadata").unlink()
+    for folder, said in (("all", "none .* is whole: .*step 2 .*step 1 "), ("nowhere", "no complete checkpoint")):
+        with pytest.raises(checkpoints.CheckpointError, match=said):
+            checkpoints.restore_last_good(tmp_path / folder, toy.abstract_state(HERE), print)
+    assert checkpoints.saved_steps(tmp_path / "all") == [1, 2]
+
+
+@pytest.mark.parametrize("error", [PermissionError("no"), ValueError("UNAVAILABLE: the bucket"), MemoryError()])
+def test_what_cannot_be_read_now_is_not_called_damaged(two_steps, monkeypatch, error):
+    def hindered(*args, **options):
+        raise error
+
+    monkeypatch.setattr(checkpoints.ocp.StandardCheckpointer, "restore", hindered)
+    with pytest.raises(checkpoints.CheckpointError, match="that is no damage") as caught:
+        checkpoints.restore_last_good(two_steps[0], toy.abstract_state(HERE), lambda identity: None)
+    assert not isinstance(caught.value, checkpoints.DamagedCheckpointError)
 
 
 def test_a_missing_checkpoint_is_named(two_steps, tmp_path):

@@ -26,6 +26,16 @@ def test_noise_is_standard_normal_and_white():
         assert abs(moved.mean()) < 4 / np.sqrt(moved.size)
 
 
+def test_keys_of_examples_differ_by_example_and_step_alone():
+    def words(step, indices):
+        keys = random.example_keys(random.key(0, random.Purpose.DROPOUT, step), jnp.asarray(indices))
+        return np.asarray(jax.random.key_data(keys))
+
+    first, swapped, later = words(3, [7, 8]), words(3, [8, 7]), words(4, [7, 8])
+    np.testing.assert_array_equal(first, swapped[::-1])
+    assert len(np.unique(np.concatenate([first, later]), axis=0)) == 4
+
+
 def test_uniform_is_uniform_and_never_at_an_end():
     draws = np.asarray(random.example_uniform(random.key(0, Purpose.TIME), jnp.arange(20_000)))
     assert stats.kstest(draws, "uniform").pvalue > 1e-3

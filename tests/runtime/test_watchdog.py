@@ -21,7 +21,9 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize(("limit", "pause", "count", "ends"), [(1.5, 60, 1, 1), (2.5, 1.2, 4, 0), (0, 0.1, 1, 0)])
+@pytest.mark.parametrize(
+    ("limit", "pause", "count", "ends"), [(1.5, 60, 1, 1), (2.5, 1.2, 4, 0), (1, 0.05, 40, 0), (0, 0.1, 1, 0)]
+)
 def test_only_a_step_that_does_not_come_ends_the_process(limit, pause, count, ends):
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(limit), str(pause), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)

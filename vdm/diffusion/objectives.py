@@ -59,7 +59,8 @@ class Objective:
       ValueError: data_std is not positive; the measure's grid is not the schedule's; log-SNR rises somewhere; or some
         level that the measure visits has no noise at all, does not let the target determine x0, has a factor that is
         not finite, or is a step of a chain that the weighting gives no weight (all but vlb, unit, v, edm and flow
-        without any signal), so that it would never be trained. On a continuous measure such an end has no share.
+        without any signal), so that it would never be trained. On a continuous measure such an end has no share, and is
+        refused of min-SNR alone, which falls with SNR towards it.
     """
 
     schedule: Schedule
@@ -266,7 +267,9 @@ def _check_learned(objective: Objective) -> None:
 
 def _check_levels(objective: Objective) -> None:
     smallest, largest = objective.times.ends(objective.schedule)
-    t = np.linspace(smallest, largest, _CHECKED_LEVELS, dtype=np.float32)
+    steps = objective.times.num_steps if isinstance(objective.times, Grid) else None
+    even = np.linspace(smallest, largest, _CHECKED_LEVELS) if steps is None else np.arange(1, steps + 1) / steps
+    t = even.astype(np.float32)
     with jax.ensure_compile_time_eval():
         tried = _tried(
             objective.schedule, objective.target, objective.weighting, objective.times, jnp.asarray(t[:, None])
@@ -274,14 +277,14 @@ def _check_levels(objective: Objective) -> None:
         log_snr, leverage, factor = (np.asarray(values)[:, 0] for values in tried)
     with np.errstate(invalid="ignore"):  # from infinity to infinity
         rises = np.append(np.diff(log_snr) > _FALL, False)
-    name, has_atoms = objective.target.name, isinstance(objective.times, Grid)
+    name = objective.target.name
     remedy = "take another weighting, target or measure, or a schedule that keeps some signal"
     faults = {
         "there is no noise (log-SNR is not below infinity); raise times.uniform.min": ~(log_snr < np.inf),
         f"log-SNR rises: {type(objective.schedule).__name__} is no schedule, whose signal is lost monotonically": rises,
         f"{name} does not determine x0; predict v or x0": ~np.isfinite(leverage),
         f"weighting {objective.weighting.name} gives no weight; take another weighting, or a schedule that keeps some"
-        " signal": (factor == 0.0) if has_atoms else objective.weighting.needs_signal & ~(log_snr > -np.inf),
+        " signal": (factor == 0.0) if steps else objective.weighting.needs_signal & ~(log_snr > -np.inf),
         f"weighting {objective.weighting.name} is not finite on the error of {name}; {remedy}": ~np.isfinite(factor),
     }
     for fault, where in faults.items():

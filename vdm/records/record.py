@@ -134,8 +134,8 @@ def begin(
 def resume(record: Record, config: ConfigDict, *, mesh: Mapping[str, int], step: int, data_fingerprint: str) -> Record:
     """The record of the same run, going on from `step` under a `config.run` that may be another one.
 
-    Points of its curves after `step` are dropped: they will be computed again. Other data than the record's are a
-    ValueError.
+    What it tells of later steps (points of its curves, losses, metrics) is dropped: it will be computed again. Other
+    data than the record's are a ValueError.
     """
     if data_fingerprint != record.data_fingerprint:
         raise ValueError(
@@ -143,6 +143,10 @@ def resume(record: Record, config: ConfigDict, *, mesh: Mapping[str, int], step:
             "Bring the recorded data back, or start afresh in another --workdir."
         )
     curves = {name: tuple(point for point in curve if point[0] <= step) for name, curve in record.curves.items()}
+    if step < record.num_steps:
+        record = dataclasses.replace(record, level_losses={})
+    if step < (record.evaluated_step or 0):
+        record = dataclasses.replace(record, metrics=(), evaluated_step=None)
     return dataclasses.replace(
         record,
         status="running",

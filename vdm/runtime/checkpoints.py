@@ -8,6 +8,7 @@ test and the checksums watch over it.)
 """
 
 import dataclasses
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Mapping
@@ -21,13 +22,27 @@ from vdm.runtime import event_loops
 from vdm.runtime.manifest import Manifest, checksums, differences, layout, listed
 from vdm.runtime.state import TrainState
 
+_HINDRANCES = (  # codes of tensorstore and of the device, and words of the operating system
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "Permission denied",
+    "Too many open files",
+)
+
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or of another network; the message says which, and what to do."""
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A file of a checkpoint is missing, cut short or altered."""
+    """A file of the checkpoint of `step` is missing, cut short or altered."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class CheckpointWriter:
@@ -37,7 +52,7 @@ class CheckpointWriter:
       directory: of all checkpoints of the run; may be a bucket. What killed saves left in it is removed.
       identity: of the run, as JSON (`records.identity.identity(config)`), stored in every checkpoint.
       max_to_keep: number of checkpoints that are kept, the newest ones; at least 1.
-      keep_every_steps: those of its multiples are kept besides, for good; 0: none.
+      keep_every_steps: those of its multiples are kept besides, as long as it stays set; 0: none.
 
     Raises:
       ValueError: if max_to_keep is less than 1.
@@ -100,7 +115,8 @@ def read_identity(directory: epath.PathLike, *, step: int | None = None) -> Mapp
 
 
 def digest(directory: epath.PathLike, *, step: int | None = None) -> str:
-    """Eight hexadecimal digits of the checksums of all arrays: two checkpoints that agree in it hold the same numbers.
+    """Eight hexadecimal digits of the checksums of all arrays: checkpoints that differ in it hold other numbers.
+
     Arguments and errors as `restore`.
     """
     checksum = _read_manifest(_step_path(directory, step)).checksum
@@ -116,7 +132,8 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
       step: which one; None means the newest.
 
     Raises:
-      CheckpointError: if there is none, or if it is of another network (names the arrays that differ).
+      CheckpointError: if there is none, if it is of another network (names the arrays that differ), or if it cannot be
+        read at the moment: no rights, no memory, no connection.
       DamagedCheckpointError: if a file of it is missing, cut short or altered.
     """
     path = _step_path(directory, step)
@@ -131,8 +148,8 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
         with event_loops.finishing(), ocp.StandardCheckpointer() as reader:
             state: TrainState = reader.restore(path / "state", abstract)
     except Exception as error:  # orbax and tensorstore raise a dozen kinds, bare Exception among them
-        raise _damaged(path, str(error)) from error
-    altered = [name for name, value in checksums(state).items() if value != manifest.checksum[name]]
+        raise _unread(path, error) from error
+    altered = [name for name, value in checksums(state).items() if value != manifest.checksum.get(name)]
     if altered:
         raise _damaged(path, f"these arrays are not what was saved: {listed(altered)}")
     return state
@@ -140,39 +157,38 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
 
 def restore_last_good(
     directory: epath.PathLike, abstract: TrainState, accept: Callable[[Mapping[str, Any]], None]
-) -> tuple[TrainState, list[str]]:
-    """The newest checkpoint that is whole. Damaged ones that are newer are moved to `damaged/<step>`, out of the way.
+) -> tuple[TrainState, list[DamagedCheckpointError]]:
+    """The newest checkpoint that is whole, and what is wrong with those that are newer; see `move_aside`.
 
     Args:
       directory, abstract: as for `restore`.
       accept: raises for the identity of another run.
 
-    Returns:
-      The state, and what was wrong with each one that was passed over.
-
     Raises:
-      DamagedCheckpointError: if none is whole; all stay where they are.
-      CheckpointError: as `restore`.
+      CheckpointError: as `restore`, or if all are damaged.
     """
-    damaged: dict[int, DamagedCheckpointError] = {}
-    for step in reversed(saved_steps(directory) or [None]):
+    damaged: list[DamagedCheckpointError] = []
+    for step in reversed(saved_steps(directory)):
         try:
             accept(read_identity(directory, step=step))
-            state = restore(directory, abstract, step=step)
+            return restore(directory, abstract, step=step), damaged
         except DamagedCheckpointError as error:
-            damaged[int(step or 0)] = error
-            continue
-        return state, [_move_aside(_absolute(directory), step, error) for step, error in damaged.items()]
-    raise next(iter(damaged.values()))
+            damaged.append(error)
+    if not damaged:
+        _step_path(directory, None)  # says that there is none
+    raise CheckpointError(
+        f"none of the checkpoints in {directory} is whole: {'; '.join(map(str, damaged))}. They are left as they are: "
+        "bring them back from a copy, or start afresh in another workdir"
+    )
 
 
-def _move_aside(directory: epath.Path, step: int, error: DamagedCheckpointError) -> str:
-    aside = directory / "damaged" / str(step)
-    if aside.exists():
-        aside.rmtree()
-    aside.parent.mkdir(exist_ok=True)
-    (directory / str(step)).rename(aside)
-    return f"{str(error).partition('. To ')[0]}; it was moved to {aside}"
+def move_aside(directory: epath.PathLike, step: int) -> epath.Path:
+    """Moves a damaged checkpoint out of the way of the next save, deleting nothing; returns where it is now."""
+    folder = _absolute(directory).parent / "damaged_checkpoints"  # inside, orbax would clear it up
+    folder.mkdir(exist_ok=True)
+    names = (str(step) if not number else f"{step}-{number}" for number in itertools.count())
+    aside = next(path for name in names if not (path := folder / name).exists())
+    return (_absolute(directory) / str(step)).rename(aside)
 
 
 def _absolute(directory: epath.PathLike) -> epath.Path:
@@ -193,13 +209,24 @@ def _read_manifest(path: epath.Path) -> Manifest:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             return Manifest.from_json(reader.restore(path / "manifest"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, f"its manifest cannot be read: {error}") from error
+        raise _unread(path, error, "its manifest cannot be read: ") from error
+
+
+def _unread(path: epath.Path, error: Exception, what: str = "") -> CheckpointError:
+    """What a read that failed says of a checkpoint: that it is damaged, unless the reader itself was hindered."""
+    cause = f"{what}{str(error).partition(chr(10))[0][:300]}"
+    hindered = isinstance(error, PermissionError | TimeoutError | ConnectionError | MemoryError)
+    if hindered or any(word in str(error) for word in _HINDRANCES):
+        return CheckpointError(
+            f"the checkpoint of step {path.name} could not be read ({cause}); that is no damage: try again when "
+            f"{path} can be reached"
+        )
+    return _damaged(path, cause)
 
 
 def _damaged(path: epath.Path, cause: str) -> DamagedCheckpointError:
     earlier = [step for step in saved_steps(path.parent) if step < int(path.name)]
-    then = f"go on from step {earlier[-1]}" if earlier else "start again from step 0, for there is no earlier one"
-    first_line = cause.partition("\n")[0][:300]
+    then = f"the one before it is of step {earlier[-1]}" if earlier else "there is no earlier one"
     return DamagedCheckpointError(
-        f"the checkpoint of step {path.name} is damaged ({first_line}). To {then}, delete the folder {path}"
+        f"the checkpoint of step {path.name} is damaged ({cause}), {then}", step=int(path.name)
     )

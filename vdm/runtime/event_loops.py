@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
+
+_PATIENCE = 60.0  # seconds
 
 
 @contextlib.contextmanager
 def finishing() -> Iterator[None]:
-    """Within its block, a new event loop runs the tasks that are left in it to their ends before it is closed.
+    """Within its block, a new event loop runs the tasks that are left in it to their ends, for a minute at most, before
+    it is closed.
 
     When a read fails, orbax closes its loop over all the other reads. Their threads then report to a closed loop, and
     coroutines are torn down at some later collection of garbage: pages of traces below the one line that says what is
@@ -30,6 +34,7 @@ class _Finishing(asyncio.DefaultEventLoopPolicy):
 
 
 def _finish(loop: asyncio.AbstractEventLoop, close: Callable[[], None]) -> None:
-    while not loop.is_closed() and (left := asyncio.all_tasks(loop)):
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    until = time.monotonic() + _PATIENCE
+    while not loop.is_closed() and (left := asyncio.all_tasks(loop)) and (seconds := until - time.monotonic()) > 0:
+        loop.run_until_complete(asyncio.wait(left, timeout=seconds))
     close()

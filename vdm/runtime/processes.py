@@ -108,6 +108,7 @@ def _work(job: Job, cores: list[int], parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        os.dup2(log.fileno(), 2)  # a watchdog writes the stacks to the descriptor
         try:
             code = job.work()
         except Exception:
