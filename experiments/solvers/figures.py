@@ -145,11 +145,11 @@ def training(record: Record) -> Figure:
         smallest = record["settings"]["smallest_noise_error"][world]
         score.semilogy(record["settings"]["log_snrs"], smallest, "k--", label="smallest possible error")
         excess.axhline(0.01, color="k", lw=0.6)
-        excess.set(xlabel="steps", ylabel=f"{world}: relative excess (v)")
-        score.set(xlabel="log-SNR", ylabel="final error of sigma x score")
+        excess.set(xlabel="steps", ylabel=f"{world}: excess (v)")
+        score.set(xlabel="log-SNR", ylabel="error of sigma x score")
         score.legend()
         for panel, step in zip(gradient, record["settings"]["gradient_steps"], strict=True):
-            panel.set(xlabel="log-SNR", ylabel=f"variance of a clip's gradient, step {step}")
+            panel.set(xlabel="log-SNR", ylabel=f"gradient variance, step {step}")
     return _finish(figure, axes[0][0])
 
 
