@@ -251,6 +251,11 @@ def _sampler() -> ConfigDict:
     sampler.guidance.classifier_free.rescale = 0.0  # of the guided estimate's standard deviation, in [0, 1] (Lin et
     #   al. 2023: 0.7)
 
+    _add_step_rules(sampler)
+    return sampler
+
+
+def _add_step_rules(sampler: ConfigDict) -> None:
     sampler.ancestral = ConfigDict()
     sampler.ancestral.variance_interpolation = 0.0  # 0: the lower (beta tilde), 1: the upper (beta), geometric
     sampler.ddim = ConfigDict()
@@ -274,7 +279,6 @@ def _sampler() -> ConfigDict:
     sampler.dpm_solver = ConfigDict()  # DPM-Solver++ multistep, Lu et al. 2022
     sampler.dpm_solver.order = 2  # 1 | 2
     sampler.dpm_solver.stochastic = False  # True: its SDE form
-    return sampler
 
 
 def _optimizer() -> ConfigDict:

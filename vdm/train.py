@@ -58,7 +58,8 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
     """Trains to `config.run.num_steps`, saves, and returns the record; its status is "stopped" after a SIGTERM.
 
     Raises:
-      ValueError: what cannot work, before any compute; a work directory of another run; a damaged checkpoint.
+      ValueError: what cannot work, before any compute; a work directory of another run, or one without any checkpoint
+        that is whole.
       FloatingPointError: a loss or gradient that is not finite; names its step and the last checkpoint.
     """
     folder = epath.Path(workdir)
