@@ -244,7 +244,7 @@ def test_recorded_steps_without_a_checkpoint_are_not_done_again_in_silence(train
 def test_a_checkpoint_that_was_cut_short_says_so(trained, capsys, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
-    for path in (copy / "checkpoints").glob("*/state/**/d/*"):  # which of them hold the arrays differs from save to save
+    for path in (copy / "checkpoints").glob("*/state/**/d/*"):  # which of them hold the arrays is chance
         path.write_bytes(path.read_bytes()[:50])
     error = refused(capsys, "sample", CONFIG, f"--workdir={copy}")
     assert error.startswith("error: the checkpoint of step 2 is damaged") and error.count("\n") == 2, error
