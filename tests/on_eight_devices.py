@@ -1,6 +1,8 @@
 """Training, sampling and validation of a whole experiment on eight devices; see eight_devices.py."""
 
+import collections
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -8,19 +10,38 @@ import numpy as np
 from tests import tiny
 from tests.nets.tiny import randomised
 from vdm import build, evaluate, sample, train
+from vdm.nets import sharding
 from vdm.runtime import mesh as meshes
-from vdm.runtime import random, sharding, state
+from vdm.runtime import random, state
 from vdm.runtime.random import Purpose
 from vdm.runtime.step import Window
 
 ONE = meshes.make_mesh(devices=jax.devices()[:1])
-MESHES = ({"data": 8}, {"fsdp": 4, "tensor": 2}, {"fsdp": 2, "tensor": 4}, {"data": 2, "tensor": 2, "frames": 2})
+MESHES = (
+    {"data": 8},
+    {"data": 4, "fsdp": 2},
+    {"fsdp": 4, "tensor": 2},
+    {"data": 2, "fsdp": 2, "tensor": 2},
+    {"data": 2, "tensor": 2, "frames": 2},
+    {"data": 2, "frames": 4},
+    {"frames": 8},
+)
+IN_PARTS = {"fsdp": 4, "tensor": 2}  # the batch in two parts, blocks computed again
+EXCHANGE = re.compile(r" (all-to-all|collective-permute)(?:-start)?\(")
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiled, not run
 
 
-def one_step(mesh, num_microbatches=1):
-    """The first step of training, with dropout, from parameters at which no gradient is zero."""
+def get_config():
     config = tiny.get_config()
+    config.data.num_frames = 8
     config.network.unet3d.dropout = 0.1
+    return config
+
+
+def one_step(mesh, num_microbatches=1, remat="none"):
+    """The first step of training, with dropout, from parameters at which no gradient is zero; and its program."""
+    config = get_config()
+    config.run.remat = remat
     experiment = dataclasses.replace(build.experiment(config), mesh=mesh)
     config.run.num_microbatches = num_microbatches  # after the checks, which are for a mesh of all eight
     parts = experiment.init, experiment.optimizer
@@ -32,13 +53,15 @@ def one_step(mesh, num_microbatches=1):
         begun = dataclasses.replace(begun, params=jax.device_put(randomised(begun.params), places))
         batches = train.device_batches(experiment, 0)
         window = jax.device_put(Window.empty(), meshes.replicated(mesh))
-        after, window = train.make_step(experiment)(begun, window, next(batches))
+        batch = next(batches)
         batches.close()
-    return after, window.scalars()
+        program = train.make_step(experiment).lower(begun, window, batch).compile(QUICKLY)
+        after, window = program(begun, window, batch)
+    return after, window.scalars(), program.as_text()
 
 
 def the_train_step_is_the_same_on_every_mesh():
-    alone, scalars = one_step(ONE)
+    alone, scalars, _ = one_step(ONE)
     # Adam's first moment after one step is (1 - beta1) times the clipped gradient
     gradient = jax.tree.map(np.asarray, alone.opt_state[0].mu)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
@@ -46,7 +69,8 @@ def the_train_step_is_the_same_on_every_mesh():
     assert len(compared) > 30, "few gradients to compare"
     for axes in MESHES:
         here = meshes.make_mesh(**axes)
-        split, split_scalars = one_step(here, num_microbatches=2 if axes == MESHES[2] else 1)
+        options = {"num_microbatches": 2, "remat": "blocks"} if axes == IN_PARTS else {}
+        split, split_scalars, program = one_step(here, **options)
         for name, value in scalars.items():
             np.testing.assert_allclose(split_scalars[name], value, rtol=1e-5, err_msg=f"{axes}: {name}")
         jax.tree.map(
@@ -54,17 +78,22 @@ def the_train_step_is_the_same_on_every_mesh():
             split.opt_state[0].mu,
             gradient,
         )
-        kernel = split.params["down_0"]["block_0"]["conv_1"]["kernel"]
-        *_, rows, columns = kernel.shape
+        *_, rows, columns = alone.params["down_0"]["block_0"]["conv_1"]["kernel"].shape
         share = (3, 3, rows // here.shape["fsdp"], columns // here.shape["tensor"])
-        assert {shard.data.shape for shard in kernel.addressable_shards} == {share}, axes
+        for tree in (split.params, split.ema, split.opt_state[0].mu, split.opt_state[0].nu):
+            kernel = tree["down_0"]["block_0"]["conv_1"]["kernel"]
+            assert {shard.data.shape for shard in kernel.addressable_shards} == {share}, axes
+        # frames for pixels and back, forwards and backwards, in one block; otherwise no activation changes its device
+        exchanges = collections.Counter(EXCHANGE.findall(program))
+        assert exchanges["all-to-all"] == (4 if "frames" in axes else 0), (axes, exchanges)
+        assert not exchanges["collective-permute"] or "tensor" in axes, (axes, exchanges)
 
 
 def samples_and_validation_are_the_same_on_every_mesh():
-    experiment = build.experiment(tiny.get_config())
+    experiment = build.experiment(get_config())
     params = randomised(jax.eval_shape(experiment.init, jax.random.key(0)))
     clips, losses = [], []
-    for axes in ({}, MESHES[-1]):
+    for axes in ({}, {"data": 2, "tensor": 2, "frames": 2}):
         here = dataclasses.replace(experiment, mesh=meshes.make_mesh(**axes) if axes else ONE)
         with jax.set_mesh(here.mesh):
             placed = jax.device_put(params, sharding.shardings(params, experiment.rules, here.mesh))

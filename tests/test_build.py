@@ -145,7 +145,7 @@ def both(told, untold):
 
 
 def test_one_of_each_is_added_by_a_line_in_its_table_and_trained_through(tmp_path, monkeypatch):
-    def gray(config, frame_shape, num_classes):
+    def gray(config, frame_shape, num_classes, remat):
         return Gray(), (("scale", PartitionSpec()),)
 
     def sgd(learning_rate, *, beta1, beta2, epsilon, momentum):

@@ -27,11 +27,11 @@ from vdm.diffusion.samplers import grids
 from vdm.diffusion.targets import TARGETS
 from vdm.diffusion.weightings import WEIGHTINGS
 from vdm.metrics.oracles import ShapeOracle
+from vdm.nets.sharding import UNET_RULES, Rule
 from vdm.nets.unet3d import UNet3DConfig, unet3d
 from vdm.runtime import mesh as meshes
 from vdm.runtime import optimizer as optimizers
 from vdm.runtime.optimizer import Optimizer
-from vdm.runtime.sharding import UNET_RULES, Rule
 from vdm.types import Condition, Config, Denoiser, ExampleKeys, Key, Level, LogSnr, Network, Params, Prediction, Video
 
 
@@ -125,7 +125,8 @@ def experiment(config: Config) -> Experiment:
     make_splits = lookup(SOURCES, config.data.name, "data.name")
     make_network = lookup(NETWORKS, config.network.name, "network.name")
     size = config.data.height, config.data.width
-    make_network(config.network, (*size, 3), None)  # any channels: what its options are refused for is known already
+    any_channels = 3  # what its options are refused for is known before the data are
+    make_network(config.network, (*size, any_channels), None, config.run.remat)
     schedule = make_schedule(config.schedule)
     objective = make_objective(config.objective, schedule)
     proposal = choose(PROPOSALS, config.objective.proposal, "objective.proposal")
@@ -137,7 +138,7 @@ def experiment(config: Config) -> Experiment:
     refusals.check_splits(config, splits)
     num_classes = _num_classes(config, splits)
     frame_shape = (*size, splits.train.num_channels)
-    network, rules = make_network(config.network, frame_shape, num_classes)
+    network, rules = make_network(config.network, frame_shape, num_classes, config.run.remat)
     return Experiment(
         config=config,
         mesh=mesh,
@@ -272,7 +273,7 @@ def _clips(config: Config, options: Config) -> dict[str, Any]:
 
 
 def _unet3d(
-    config: Config, frame_shape: tuple[int, int, int], num_classes: int | None
+    config: Config, frame_shape: tuple[int, int, int], num_classes: int | None, remat: str
 ) -> tuple[Network, tuple[Rule, ...]]:
     height, width, channels = frame_shape
     network = unet3d(
@@ -281,6 +282,7 @@ def _unet3d(
             channels_out=channels,
             num_classes=num_classes,
             learned_variance=config.learned_variance,
+            remat=remat,
             **config.unet3d,
         )
     )

@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.nets import tiny
-from vdm.nets.blocks import Conv
 from vdm.nets.fold import fold, unfold
+from vdm.nets.linear import Conv
 from vdm.nets.module import split
 from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES
 

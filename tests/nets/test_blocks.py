@@ -10,7 +10,8 @@ from flax import nnx
 
 from tests.nets import tiny
 from vdm.nets import module
-from vdm.nets.blocks import NORMS, RESAMPLINGS, Conv, ResidualBlock, depth_to_space, space_to_depth
+from vdm.nets.blocks import NORMS, RESAMPLINGS, ResidualBlock, depth_to_space, space_to_depth
+from vdm.nets.linear import Conv
 
 
 def video(height, width, channels=4, frames=3, seed=0):

@@ -16,7 +16,8 @@ import pytest
 import tensorstore
 
 from tests.runtime import toy
-from vdm.runtime import checkpoints, manifest, mesh, sharding, state
+from vdm.nets import sharding
+from vdm.runtime import checkpoints, manifest, mesh, state
 
 HERE = mesh.make_mesh()
 STEP = toy.make_step(HERE)

@@ -5,7 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from vdm.runtime import optimizer, random, sharding, state
+from vdm.nets import sharding
+from vdm.runtime import optimizer, random, state
 
 CHANNELS = 24  # the kernel has more than 1 KiB, below which orbax keeps an array inside its index
 IDENTITY = {"seed": 0, "network": {"channels": CHANNELS}}

@@ -12,8 +12,11 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from vdm.nets.blocks import NORMS, Dense, Features
+from vdm.nets import sharding
+from vdm.nets.blocks import NORMS
 from vdm.nets.embeddings import POSITIONS
+from vdm.nets.fold import tubes, untubed
+from vdm.nets.linear import Dense, Features
 from vdm.types import FrameIndex
 
 
@@ -43,14 +46,14 @@ class Heads(nnx.Module):
         self.query, self.key, self.value = (Dense(channels, channels, rngs, bias=False) for _ in range(3))
         self.out = Dense(channels, channels, rngs, bias=False, zero=True)
 
-    def __call__(self, x: Features, tokens: str, **options: Array | None) -> Features:
-        """`attend` in every head, with its options; `tokens` is an einops pattern of the axes b, f, h, w, heads, d."""
+    def __call__(self, x: Features, **options: Array | None) -> Features:
+        """`attend` in every head, with its options, among the pixels of a frame."""
         queries_keys_values = (
-            rearrange(project(x), f"b f h w (heads d) -> {tokens}", d=self.head_dim)
+            rearrange(project(x), "b f h w (heads d) -> b f heads (h w) d", d=self.head_dim)
             for project in (self.query, self.key, self.value)
         )
         y = attend(*queries_keys_values, **options)
-        return self.out(rearrange(y, f"{tokens} -> b f h w (heads d)", h=x.shape[2], w=x.shape[3]))
+        return self.out(rearrange(y, "b f heads (h w) d -> b f h w (heads d)", h=x.shape[2]))
 
 
 class SpatialAttention(nnx.Module):
@@ -61,7 +64,7 @@ class SpatialAttention(nnx.Module):
         self.heads = Heads(channels, head_dim, rngs)
 
     def __call__(self, x: Features) -> Features:
-        return x + self.heads(self.norm(x), "b f heads (h w) d")
+        return x + self.heads(self.norm(x))
 
 
 class TemporalAttention(nnx.Module):
@@ -74,6 +77,7 @@ class TemporalAttention(nnx.Module):
 
     def __call__(self, x: Features, frame_index: FrameIndex, is_image: Bool[Array, "batch"] | None) -> Features:
         """Where `is_image` is True the weights are the identity: W_out W_v norm(x) is added, frame by frame."""
-        bias = self.position(frame_index)[:, None]
+        bias = sharding.whole_clips(self.position(frame_index))[:, None]
         identity = None if is_image is None else is_image[:, None, None, None, None]
-        return x + self.heads(self.norm(x), "b (h w) heads f d", bias=bias, identity=identity)
+        y = self.heads(tubes(self.norm(x)), bias=bias, identity=identity)
+        return x + untubed(y, *x.shape[2:4])

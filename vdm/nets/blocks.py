@@ -4,77 +4,16 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vdm.nets.fold import fold, unfold
+from vdm.nets.linear import Conv, Dense, Features
 from vdm.types import ExampleKeys
 
-Features = Float[Array, "batch frames _height _width _channels"]  # a leading underscore: not checked to stay the same
 Embedding = Float[Array, "batch frames embedding"]
-Rows = Float[Array, "rows _height _width _channels"]
-Kernel = Float[Array, "3 3 channels_in channels_out"]
 
 EPSILON = 1e-6  # added to variances
-_KERNEL = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-_ZEROS = jax.nn.initializers.zeros
-
-
-class Dense(nnx.Module):
-    """Linear map of the last axis, in its input's type. `zero`: starts at zero.
-
-    Computed as one product of two matrices: with all axes kept, the gradient costs 1.6 to 3 times as much on CPUs.
-    """
-
-    def __init__(self, channels_in: int, channels_out: int, rngs: nnx.Rngs, *, zero: bool = False, bias: bool = True):
-        kernel_init = _ZEROS if zero else _KERNEL
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (channels_in, channels_out)))
-        self.bias = nnx.Param(jnp.zeros(channels_out)) if bias else None
-
-    def __call__(
-        self, x: Float[Array, "batch frames *space channels_in"]
-    ) -> Float[Array, "batch frames *space channels_out"]:
-        rows = fold(x)
-        y = rows.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
-        y = y if self.bias is None else y + self.bias[...].astype(x.dtype)
-        return unfold(y.reshape(*rows.shape[:-1], -1), x.shape[1])
-
-
-class Conv(nnx.Module):
-    """1x3x3 convolution, zero padding, as 2-D over (batch x frames), in its input's type. `zero`: starts at zero."""
-
-    def __init__(self, channels_in: int, channels_out: int, rngs: nnx.Rngs, *, stride: int = 1, zero: bool = False):
-        self.stride = stride
-        kernel_init = _ZEROS if zero else _KERNEL
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (3, 3, channels_in, channels_out)))
-        self.bias = nnx.Param(jnp.zeros(channels_out))
-
-    def __call__(self, x: Features) -> Features:
-        kernel = self.kernel[...].astype(x.dtype)
-        tiny = self.stride == 1 and max(x.shape[2:4]) <= 2
-        rows = _convolve_tiny(fold(x), kernel) if tiny else _convolve(fold(x), kernel, self.stride)
-        return unfold(rows + self.bias[...].astype(x.dtype), x.shape[1])
-
-
-def _convolve(rows: Rows, kernel: Kernel, stride: int) -> Rows:
-    return jax.lax.conv_general_dilated(
-        rows, kernel, (stride, stride), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def _convolve_tiny(rows: Rows, kernel: Kernel) -> Rows:
-    """`_convolve` at stride 1 of at most 2x2 pixels, where all are neighbours of all: one product of two matrices.
-
-    The convolution spends more than half of its multiplications on the padding; on CPUs it takes ten times as long.
-    """
-    _, height, width, _ = rows.shape
-    above, left = (np.arange(size)[:, None] - np.arange(size) + 1 for size in (height, width))  # tap [from, to]
-    taps = kernel[above[:, None, :, None], left[None, :, None, :]]
-    matrix = rearrange(taps, "h w y x c d -> (h w c) (y x d)")
-    y = rearrange(rows, "n h w c -> n (h w c)") @ matrix
-    return rearrange(y, "n (y x d) -> n y x d", y=height, x=width)
 
 
 class GroupNorm(nnx.Module):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from vdm.nets.blocks import Dense
+from vdm.nets.linear import Dense
 from vdm.types import FrameIndex, Key, LogSnr
 
 LOG_SNR_SCALE = 10.0  # the bounded level is tanh(log_snr / 10): nearly linear where the loss lives, finite at both ends

@@ -12,8 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
+from vdm.nets import sharding
+from vdm.nets.remat import REMAT
 from vdm.types import ExampleKeys, Key, Params
 
 
@@ -36,13 +40,20 @@ class Part:
         module = self.build(nnx.Rngs(params=named_key(key, self.name)))
         return nnx.to_pure_dict(nnx.split(module)[1])
 
-    def apply(self, params: Mapping[str, Any], *args: Any) -> Any:
-        """Calls the module with `params`, the network's whole tree, on `args`."""
-        return self.call(subtree(params, self.name), *args)
+    def apply(self, params: Mapping[str, Any], *args: Any, dtype: DTypeLike = jnp.float32, remat: str = "none") -> Any:
+        """Calls the module with `params`, the network's whole tree, on `args`.
 
-    def remat(self, params: Mapping[str, Any], *args: Any) -> Any:
-        """As `apply`, but the backward pass computes the part's activations again instead of keeping them."""
-        return jax.checkpoint(self.call)(subtree(params, self.name), *args)
+        Args:
+          dtype: that the module computes in.
+          remat: what of it the backward pass computes again, a name in `REMAT`.
+        """
+
+        def call(params: Params, *args: Any) -> Any:
+            return self.call(sharding.enter(params, self.name, dtype), *args)
+
+        if remat != "none" or sharding.gathers_kernels():
+            call = jax.checkpoint(call, policy=REMAT[remat])
+        return call(subtree(params, self.name), *args)
 
     def call(self, params: Params, *args: Any) -> Any:
         """Calls the module with its own parameters on `args`."""

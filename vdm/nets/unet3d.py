@@ -41,19 +41,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vdm.nets import module
+from vdm.nets import module, sharding
 from vdm.nets.attention import SpatialAttention, TemporalAttention
 from vdm.nets.blocks import (
     EMBEDDINGS,
     NORMS,
     RESAMPLINGS,
-    Conv,
     OutputHead,
     ResidualBlock,
     depth_to_space,
     space_to_depth,
 )
 from vdm.nets.embeddings import POSITIONS, LabelEmbedding, LevelEmbedding
+from vdm.nets.linear import Conv
+from vdm.nets.remat import REMAT
 from vdm.types import Condition, ExampleKeys, FrameIndex, Key, LogSnr, Params, Prediction, Video
 
 ATTENTIONS = {"space_time": ("spatial", "temporal"), "temporal": ("temporal",)}  # after a block, the spatial first
@@ -68,6 +69,7 @@ _NAMES = {
     "position": POSITIONS,
     "resampling": RESAMPLINGS,
     "skips": SKIPS,
+    "remat": REMAT,
     "compute_dtype": COMPUTE_DTYPES,
 }
 
@@ -87,7 +89,7 @@ class UNet3DConfig:
       groups: channel groups of the group norm.
       patch: side in pixels of the squares that become channels on the way in; 1: none.
       dropout: probability, in [0, 1), that a residual block drops a number.
-      remat: whether the backward pass computes blocks again instead of keeping their activations.
+      remat: what the backward pass computes again instead of keeping it, a name in `remat.REMAT`.
       num_classes: classes of the label; None: the network is told no class.
       learned_variance: predict `log_variance` too, from as many channels again.
       norm, embedding, attention, position, resampling, skips, compute_dtype: names of parts, see the table above.
@@ -106,7 +108,7 @@ class UNet3DConfig:
     groups: int = 8
     patch: int = 1
     dropout: float = 0.0
-    remat: bool = False
+    remat: str = "none"
     num_classes: int | None = None
     learned_variance: bool = False
     norm: str = "group"
@@ -215,19 +217,21 @@ class UNet3D:
         self.check(*xt.shape[2:4])
         embedding = self._embed(params, log_snr, condition)
         dtype = COMPUTE_DTYPES[self.config.compute_dtype]
-        x, embedding = space_to_depth(xt, self.config.patch).astype(dtype), embedding.astype(dtype)
+        x, embedding = (
+            sharding.lay_out(each.astype(dtype)) for each in (space_to_depth(xt, self.config.patch), embedding)
+        )
         skips = []
         for step in self.steps:
             if step.takes_skip:
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
-            part = self.parts[step.part]
-            call = part.remat if self.config.remat else part.apply
+            call = partial(self.parts[step.part].apply, params, dtype=dtype, remat=self.config.remat)
             if step.kind == "block":
-                x = call(params, x, embedding, None if keys is None else module.named_keys(keys, step.part))
+                x = call(x, embedding, None if keys is None else module.named_keys(keys, step.part))
             elif step.kind == "temporal":
-                x = call(params, x, frame_index, condition.is_image)
+                x = call(x, frame_index, condition.is_image)
             else:
-                x = call(params, x)
+                x = call(x)
+            x = sharding.lay_out(x)
             if step.leaves_skip:
                 skips.append(x)
         out = depth_to_space(x.astype(jnp.float32), self.config.patch)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree, Shaped, UInt
 
-from vdm.runtime.sharding import path_of
+from vdm.nets.sharding import path_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from vdm.runtime.sharding import path_of
+from vdm.nets.sharding import path_of
 from vdm.types import Params
 
 

@@ -13,8 +13,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
+from vdm.nets.sharding import Rule, shardings
 from vdm.runtime.optimizer import Optimizer, average, clip_by_norm
-from vdm.runtime.sharding import Rule, shardings
 from vdm.types import Key, Params, register_tree
 
 # It runs once, and the compiler would otherwise spend most of a CPU's minute on hundreds of random draws.

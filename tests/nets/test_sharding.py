@@ -6,8 +6,9 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from tests.runtime import toy
+from vdm.nets import sharding
 from vdm.nets.unet3d import UNet3DConfig, unet3d
-from vdm.runtime import mesh, sharding
+from vdm.runtime import mesh
 from vdm.types import MESH_AXES
 
 MESH = AbstractMesh((1, 4, 2, 1), MESH_AXES)  # fsdp 4, tensor 2

@@ -1,0 +1,27 @@
+"""What the backward pass finds kept of a block, and what it computes again: policies by name.
+
+Layers name the values that policies speak of with `checkpoint_name`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+PRODUCT = "product"  # what a convolution or a dense layer gives
+GATHERED = "gathered"  # a kernel, whole along `fsdp`: kept by no policy, for that would undo the split
+_OF_GATHERING = ("convert_element_type", "sharding_constraint")  # operations that a gathered kernel comes from
+
+
+def _all_but_kernels(operation: Any, *_: Any, **options: Any) -> bool:
+    """An operation's result may be kept, unless a gathered kernel could be had from it: all conversions count."""
+    return operation.name not in _OF_GATHERING and options.get("name") != GATHERED
+
+
+_policies = jax.checkpoint_policies
+REMAT = {
+    "none": _all_but_kernels,
+    "products": _policies.save_only_these_names(PRODUCT),  # norms, SiLUs and attention weights are computed again
+    "blocks": _policies.nothing_saveable,  # all but the block's input is
+}
