@@ -161,6 +161,32 @@ def test_bfloat16_computes_what_float32_does_within_its_precision():
 
 
 @pytest.mark.feature("R8")
+@pytest.mark.parametrize("remat", ["none", "blocks"])
+def test_equal_blocks_are_compiled_once_and_compute_what_each_would(remat, monkeypatch):
+    """Four blocks down and five up, each with skips, attention and a dropout of its own."""
+    config = dataclasses.replace(
+        tiny.SMALL, num_blocks=4, attention_levels=(0,), skips="all", dropout=0.3, remat=remat, num_classes=3
+    )
+    net, params, inputs = unet3d(config), tiny.params(dataclasses.replace(config, remat="none")), tiny.inputs()
+    keys, condition = jax.random.split(jax.random.key(0)), Condition(label=jnp.array([0, 2]))
+
+    def value_and_gradient():
+        traced = jax.jit(
+            jax.value_and_grad(lambda p: jnp.sum(jnp.sin(net.apply(p, *inputs, condition, keys=keys).value)))
+        ).trace(params)
+        return traced.lower().compile()(params), str(traced.jaxpr)
+
+    assert [len(run) for run in net.runs if len(run) > 1] == [4, 5]
+    scanned, once = value_and_gradient()
+    monkeypatch.setattr("vdm.nets.unet3d.SCANNED", 6)
+    unrolled, each = value_and_gradient()
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(unrolled[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest), scanned, unrolled)
+    products = [text.count("dot_general") + text.count("conv_general_dilated") for text in (once, each)]
+    assert products[0] < 0.5 * products[1], products
+
+
+@pytest.mark.feature("R8")
 def test_remat_changes_memory_and_no_gradient():
     """What is kept for the backward pass, as jax counts it before any compiler, falls from policy to policy."""
     inputs, keys = tiny.inputs(), jax.random.split(jax.random.key(0))  # what is computed again drops the same numbers

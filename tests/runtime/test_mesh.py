@@ -1,5 +1,7 @@
 """One device is a mesh of four axes; what does not fit is an error. Real meshes: test_eight_devices.py."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -23,6 +25,33 @@ def test_one_device_is_the_mesh_of_ones():
 def test_a_mesh_that_does_not_factor_is_an_error(axes, message):
     with pytest.raises(ValueError, match=message):
         mesh.make_mesh(**axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A device of a pod slice, as far as the layout looks at it."""
+
+    id: int
+    slice_index: int
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+    process_index: int = 0
+
+
+CHIPS = [Chip(number, slice_index=number % 2) for number in range(16)]  # of two slices, in no order
+
+
+@pytest.mark.feature("R5")
+def test_only_the_data_axis_crosses_slices():
+    laid_out = mesh.arranged((4, 2, 2, 1), CHIPS)
+    assert {chip.id for chip in laid_out.flat} == set(range(16))
+    slices = np.vectorize(lambda chip: chip.slice_index)(laid_out)
+    np.testing.assert_array_equal(slices, np.array([0, 0, 1, 1])[:, None, None, None] * np.ones((4, 2, 2, 1)))
+
+
+def test_a_data_axis_that_does_not_hold_the_slices_is_an_error():
+    with pytest.raises(ValueError, match=r"data=1, .* 2 slices.*config\.run\.mesh\.data to a multiple of 2"):
+        mesh.make_mesh(data=1, fsdp=16, devices=CHIPS)
 
 
 def test_global_batch_keeps_rows_and_types():

@@ -29,21 +29,24 @@ class Part:
       name: path of its parameters in the network's tree, such as "down_0/block_1".
       build: makes the module from a random stream.
       graphdef: the module's structure, without numbers.
+      shapes: of its parameters.
     """
 
     name: str
     build: Callable[[nnx.Rngs], nnx.Module]
     graphdef: nnx.GraphDef
+    shapes: Params
 
     def init(self, key: Key) -> Params:
         """Its parameters; they depend on `key` and the part's name alone, not on what else the network holds."""
         module = self.build(nnx.Rngs(params=named_key(key, self.name)))
         return nnx.to_pure_dict(nnx.split(module)[1])
 
-    def apply(self, params: Mapping[str, Any], *args: Any, dtype: DTypeLike = jnp.float32, remat: str = "none") -> Any:
-        """Calls the module with `params`, the network's whole tree, on `args`.
+    def apply(self, params: Params, *args: Any, dtype: DTypeLike = jnp.float32, remat: str = "none") -> Any:
+        """Calls the module on `args`, its parameters laid out as it needs them.
 
         Args:
+          params: its own, as they rest: `subtree(params_of_the_network, name)`.
           dtype: that the module computes in.
           remat: what of it the backward pass computes again, a name in `REMAT`.
         """
@@ -53,7 +56,11 @@ class Part:
 
         if remat != "none" or sharding.gathers_kernels():
             call = jax.checkpoint(call, policy=REMAT[remat])
-        return call(subtree(params, self.name), *args)
+        return call(params, *args)
+
+    def equals(self, other: Part) -> bool:
+        """Whether both compute the same function of parameters and arguments."""
+        return self.graphdef == other.graphdef and self.shapes == other.shapes
 
     def call(self, params: Params, *args: Any) -> Any:
         """Calls the module with its own parameters on `args`."""
@@ -62,8 +69,8 @@ class Part:
 
 def split(name: str, build: Callable[[nnx.Rngs], nnx.Module]) -> Part:
     """Makes the part `name` of the module that `build` makes; allocates no parameter."""
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(params=0))))
-    return Part(name, build, graphdef)
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(params=0))))
+    return Part(name, build, graphdef, nnx.to_pure_dict(state))
 
 
 def init(parts: Mapping[str, Part], key: Key) -> Params:

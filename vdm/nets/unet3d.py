@@ -36,6 +36,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,7 @@ from vdm.types import Condition, ExampleKeys, FrameIndex, Key, LogSnr, Params, P
 ATTENTIONS = {"space_time": ("spatial", "temporal"), "temporal": ("temporal",)}  # after a block, the spatial first
 SKIPS = {"all": 1, "blocks": 0}  # blocks per level that the way up has more than the way down
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+SCANNED = 3  # units of one function from which on a loop is compiled once, instead of every one
 EMBEDDING_MULTIPLE = 4  # channels of the embedding, in units of `channels` (Ho et al. 2020)
 
 _NAMES = {
@@ -166,12 +168,22 @@ class UNet3DConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step of the way through the network: a part, what it is handed, and what happens to the stack of skips."""
+    """One step of the way through the network: a part, and what it is handed."""
 
     part: str
     kind: str  # plain | block | temporal
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Steps between two touches of the stack of skips: a residual block with what follows it, or a single step."""
+
+    steps: tuple[Step, ...]
     takes_skip: bool = False  # the last skip is concatenated to the input
     leaves_skip: bool = False  # the output is put on the stack
+
+
+Given = tuple[tuple[Params, ...], tuple[ExampleKeys | None, ...], jax.Array | None]  # by step, by step, the skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +192,7 @@ class UNet3D:
 
     config: UNet3DConfig
     parts: Mapping[str, module.Part]
-    steps: tuple[Step, ...]
+    runs: tuple[tuple[Unit, ...], ...]  # units that follow each other and compute the same function
 
     def init(self, key: Key) -> Params:
         """Parameters, nested by "/" in the parts' names: params["down_0"]["block_0"]["conv_1"]["kernel"]."""
@@ -220,30 +232,46 @@ class UNet3D:
         x, embedding = (
             sharding.lay_out(each.astype(dtype)) for each in (space_to_depth(xt, self.config.patch), embedding)
         )
-        skips = []
-        for step in self.steps:
-            if step.takes_skip:
-                x = jnp.concatenate([x, skips.pop()], axis=-1)
-            call = partial(self.parts[step.part].apply, params, dtype=dtype, remat=self.config.remat)
-            if step.kind == "block":
-                x = call(x, embedding, None if keys is None else module.named_keys(keys, step.part))
-            elif step.kind == "temporal":
-                x = call(x, frame_index, condition.is_image)
+        skips: list[jax.Array] = []
+        for run in self.runs:
+            given = [_given(unit, params, keys, skips) for unit in run]
+            through = partial(self._through, run[0], embedding, frame_index, condition.is_image)
+            outputs: Any = []
+            if len(run) < SCANNED:
+                for each in given:
+                    x, output = through(x, each)
+                    outputs.append(output)
             else:
-                x = call(x)
-            x = sharding.lay_out(x)
-            if step.leaves_skip:
-                skips.append(x)
+                x, outputs = jax.lax.scan(through, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *given))
+            skips.extend(outputs if run[0].leaves_skip else ())
         out = depth_to_space(x.astype(jnp.float32), self.config.patch)
         if not self.config.learned_variance:
             return Prediction(out)
         return Prediction(*jnp.split(out, 2, axis=-1))
 
+    def _through(
+        self,
+        unit: Unit,
+        embedding: jax.Array,
+        frame_index: FrameIndex,
+        is_image: jax.Array | None,
+        x: jax.Array,
+        given: Given,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """A unit's output, twice if it is a skip too."""
+        params, keys, skip = given
+        x = x if skip is None else jnp.concatenate([x, skip], axis=-1)
+        for step, own, own_keys in zip(unit.steps, params, keys, strict=True):
+            inputs = {"plain": (), "block": (embedding, own_keys), "temporal": (frame_index, is_image)}[step.kind]
+            part, dtype = self.parts[step.part], COMPUTE_DTYPES[self.config.compute_dtype]
+            x = sharding.lay_out(part.apply(own, x, *inputs, dtype=dtype, remat=self.config.remat))
+        return x, x if unit.leaves_skip else None
+
     def _embed(self, params: Params, log_snr: LogSnr, condition: Condition) -> jax.Array:
         """What every residual block is handed: [batch, frames, embedding] in float32."""
-        embedding = self.parts["level"].apply(params, log_snr)
+        embedding = self.parts["level"].apply(params["level"], log_snr)
         if self.config.num_classes is not None:
-            embedding = embedding + self.parts["label"].apply(params, condition.label)
+            embedding = embedding + self.parts["label"].apply(params["label"], condition.label)
         elif condition.label is not None:
             raise ValueError(
                 "A label was given to a network without classes: set num_classes (class_conditional), or give no label."
@@ -255,7 +283,14 @@ def unet3d(config: UNet3DConfig) -> UNet3D:
     """Makes the network of a config; no parameter is allocated before `init`."""
     plan = _Plan(config)
     plan.add_all()
-    return UNet3D(config, plan.parts, tuple(plan.steps))
+    return UNet3D(config, plan.parts, plan.runs())
+
+
+def _given(unit: Unit, params: Params, keys: ExampleKeys | None, skips: list[jax.Array]) -> Given:
+    """What is a unit's own; takes its skip from the stack."""
+    own = tuple(module.subtree(params, step.part) for step in unit.steps)
+    own_keys = tuple(None if keys is None else module.named_keys(keys, step.part) for step in unit.steps)
+    return own, own_keys, skips.pop() if unit.takes_skip else None
 
 
 class _Plan:
@@ -264,7 +299,7 @@ class _Plan:
     def __init__(self, config: UNet3DConfig):
         self.config = config
         self.parts: dict[str, module.Part] = {}
-        self.steps: list[Step] = []
+        self.units: list[Unit] = []
         self.embedding = EMBEDDING_MULTIPLE * config.channels
         self.channels = 0  # of the activations after the last step
         self.skips: list[int] = []  # channels of the skips on the stack
@@ -302,7 +337,7 @@ class _Plan:
         self, name: str, build: Callable[[nnx.Rngs], nnx.Module], channels: int, leaves_skip: bool = False
     ) -> None:
         self.define(name, build)
-        self._step(Step(name, "plain", leaves_skip=leaves_skip), channels)
+        self._unit(Unit((Step(name, "plain"),), leaves_skip=leaves_skip), channels)
 
     def block(
         self,
@@ -323,20 +358,36 @@ class _Plan:
                 channels_in, channels, self.embedding, rngs, embedding=c.embedding, dropout=c.dropout, **norm
             ),
         )
-        self._step(Step(f"{place}/block_{number}", "block", takes_skip, leaves_skip and not attention), channels)
-        if not attention:
-            return
-        if "spatial" in ATTENTIONS[c.attention]:
-            self.plain(
-                f"{place}/spatial_{number}", lambda rngs: SpatialAttention(channels, c.head_dim, rngs, **norm), channels
-            )
-        if "temporal" in ATTENTIONS[c.attention]:
-            name = f"{place}/temporal_{number}"
-            self.define(name, lambda rngs: TemporalAttention(channels, c.head_dim, rngs, position=c.position, **norm))
-            self._step(Step(name, "temporal", leaves_skip=leaves_skip), channels)
+        steps = [Step(f"{place}/block_{number}", "block")]
+        attentions = ATTENTIONS[c.attention] if attention else ()
+        if "spatial" in attentions:
+            steps.append(Step(f"{place}/spatial_{number}", "plain"))
+            self.define(steps[-1].part, lambda rngs: SpatialAttention(channels, c.head_dim, rngs, **norm))
+        if "temporal" in attentions:
+            steps.append(Step(f"{place}/temporal_{number}", "temporal"))
+            build = partial(TemporalAttention, channels, c.head_dim, position=c.position, **norm)
+            self.define(steps[-1].part, lambda rngs: build(rngs=rngs))
+        self._unit(Unit(tuple(steps), takes_skip, leaves_skip), channels)
 
-    def _step(self, step: Step, channels: int) -> None:
-        self.steps.append(step)
+    def _unit(self, unit: Unit, channels: int) -> None:
+        self.units.append(unit)
         self.channels = channels
-        if step.leaves_skip:
+        if unit.leaves_skip:
             self.skips.append(channels)
+
+    def runs(self) -> tuple[tuple[Unit, ...], ...]:
+        """The units, those that compute the same function together."""
+        runs: list[list[Unit]] = []
+        for unit in self.units:
+            if runs and self._equal(runs[-1][0], unit):
+                runs[-1].append(unit)
+            else:
+                runs.append([unit])
+        return tuple(map(tuple, runs))
+
+    def _equal(self, one: Unit, other: Unit) -> bool:
+        kinds = [(unit.takes_skip, unit.leaves_skip, *(step.kind for step in unit.steps)) for unit in (one, other)]
+        return kinds[0] == kinds[1] and all(
+            self.parts[left.part].equals(self.parts[right.part])
+            for left, right in zip(one.steps, other.steps, strict=True)
+        )
