@@ -328,6 +328,15 @@ def _run() -> ConfigDict:
     run.mesh.fsdp = 1
     run.mesh.tensor = 1
     run.mesh.frames = 1
+
+    run.distributed = ConfigDict()  # several processes that are one run; each is started with the same command
+    run.distributed.name = "none"  # none: one process | auto: as the cluster says (TPU pod slice, SLURM, Open MPI,
+    #   Kubernetes, or JAX_COORDINATOR_ADDRESS and its like) | given: by the keys below
+    run.distributed.heartbeat_seconds = 100  # a process that gave no sign of life for so long is dead: the others end
+    run.distributed.given = ConfigDict()
+    run.distributed.given.coordinator_address = ""  # host:port of process 0, which listens there
+    run.distributed.given.num_processes = 1
+    run.distributed.given.process_id = 0  # the one key that differs between the processes; 0 writes logs and records
     return run
 
 

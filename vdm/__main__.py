@@ -6,8 +6,9 @@ Verbs:
 `python -m vdm VERB --help` explains one. Every key of a config can be overridden on the command line, as in
 `--config.optimizer.learning_rate=1e-3`; configs/base.py lists them all.
 
-Exit codes: 0 done; 1 it ran and failed (a loss that is not finite, an arm that failed, a line of a comparison that is
-not passed); 2 refused before any compute; 143 stopped by SIGTERM after saving, the same command goes on.
+Exit codes: 0 done; 1 it ran and failed (a loss that is not finite, a full disk, an arm that failed, a line of a
+comparison that is not passed); 2 refused before any compute; 75 ended because another process of the run is gone, 143
+stopped by SIGTERM after saving: after either the same command, for all processes, goes on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ VERBS = {
     "evaluate": "score a trained run: losses per noise level, and what an oracle reads from its samples",
     "compare": "train and evaluate a grid of configs on the same data, noise and network: report.html",
 }
+SAVES_ON_SIGTERM = ("train",)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,10 +52,22 @@ def main(argv: Sequence[str]) -> int:
     # because grain's worker processes read them.
     values = _flags(verb.OPTIONS, argv[1:])
     flags.FLAGS.mark_as_parsed()
+    from vdm.runtime import distributed  # it imports JAX: see keep_freed_memory
+
+    return distributed.ended(lambda: _run(verb, values, argv[1:]))
+
+
+def _run(verb, values: flags.FlagValues, arguments: Sequence[str]) -> int:
+    from vdm import build
+    from vdm.runtime import distributed
+
     try:
-        _parse(values, argv[1:])
+        _parse(values, arguments)
+        several = values.config.run.distributed
+        way = build.lookup(distributed.WAYS, several.name, "run.distributed.name")
+        distributed.start(way, several, saves_on_sigterm=arguments[0] in SAVES_ON_SIGTERM)
         return verb.main(values.config, values.workdir, **{name: values[name].value for name, _, _ in verb.OPTIONS})
-    except (ValueError, FloatingPointError, JobFailed) as error:
+    except (ValueError, FloatingPointError, JobFailed, OSError) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         print(f"error: {error}\n  (raised in {last.filename}, line {last.lineno})", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1

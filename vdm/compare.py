@@ -77,6 +77,10 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
     """
     since = time.monotonic()
     folder = epath.Path(workdir)
+    if jax.process_count() > 1:
+        raise ValueError(
+            "a comparison starts its runs itself and is one process; with several, train and evaluate each arm"
+        )
     grid = list(cells(config, folder))
     check_lines(config)
     healthy = report.read_healthy(config.compare.healthy) if config.compare.healthy else Healthy()

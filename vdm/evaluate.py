@@ -31,8 +31,8 @@ from vdm.diffusion import bound, objectives
 from vdm.diffusion.objectives import Losses
 from vdm.records import identity, record, statistics
 from vdm.records.record import Metric, Record
+from vdm.runtime import distributed, random
 from vdm.runtime import mesh as meshes
-from vdm.runtime import random
 from vdm.runtime.random import Purpose
 from vdm.types import Condition, Config, Key, Params, Video
 
@@ -74,9 +74,10 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -
     if identity.identity_hash(config) != before.identity_hash:
         print("The record is left as it is: this evaluation's config is not the run's own.")
         return scored
-    sample.write(folder_of(workdir, step), clips, FPS)
-    scored = record.spend(scored, "evaluate", time.monotonic() - since)
-    record.write(workdir, scored)
+    if distributed.is_writer():
+        sample.write(folder_of(workdir, step), clips, FPS)
+        scored = record.spend(scored, "evaluate", time.monotonic() - since)
+        record.write(workdir, scored)
     return scored
 
 

@@ -24,7 +24,7 @@ from vdm import build
 from vdm.diffusion import noise_priors, objectives, samplers
 from vdm.records import identity
 from vdm.records.record import write_whole
-from vdm.runtime import checkpoints, random
+from vdm.runtime import checkpoints, distributed, random
 from vdm.runtime import mesh as meshes
 from vdm.runtime.random import Purpose
 from vdm.runtime.state import abstract_state
@@ -47,7 +47,8 @@ def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, 
         raise ValueError(f"--fps is {fps}; it must be in [1, {video_io.MAX_GIF_FPS}], what a GIF can show")
     experiment, params, step = restore(config, workdir, checkpoint_step or None)
     clips = make_draw(experiment)(params, num_clips)
-    write(folder_of(workdir, step), clips, fps)
+    if distributed.is_writer():
+        write(folder_of(workdir, step), clips, fps)
     print(f"{num_clips} clips of step {step}: {folder_of(workdir, step)}")
     return 0
 
@@ -65,6 +66,7 @@ def restore(config: Config, workdir: epath.PathLike, step: int | None = None) ->
         data are opened.
     """
     directory = epath.Path(workdir) / "checkpoints"
+    checkpoints.agreed_steps(directory)
     saved = checkpoints.read_identity(directory, step=step)
     identity.require_same_identity(_without(saved), _without(identity.identity(config)), str(workdir))
     experiment = build.experiment(config)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ from vdm.diffusion import objectives, schedules
 from vdm.diffusion.objectives import Losses, Objective
 from vdm.records import identity, record
 from vdm.records.record import Record
-from vdm.runtime import checkpoints, preemption, processes, random, state, watchdog, writers
+from vdm.runtime import checkpoints, distributed, processes, random, state, watchdog, writers
 from vdm.runtime import mesh as meshes
 from vdm.runtime.progress import Progress
 from vdm.runtime.random import Purpose
@@ -69,15 +69,13 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
     run = config.run
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(experiment.mesh))
-        watch = stack.enter_context(preemption.Watch())
+        watch = stack.enter_context(distributed.watch())
         dog = stack.enter_context(watchdog.Watchdog(run.stuck_after_seconds))
         train_state, damaged = start(experiment, folder)
         first = int(train_state.step)
         require_more(max([first, *(error.step for error in damaged)]), run.num_steps, folder)
         log = stack.enter_context(contextlib.closing(Log(experiment, folder, before, train_state)))
-        for error in damaged:  # all that may refuse this start is behind us
-            aside = checkpoints.move_aside(folder / "checkpoints", error.step)
-            print(f"warning: {error}; it was moved to {aside}", flush=True)
+        make_way(damaged, folder)  # all that may refuse this start is behind us
         saver = stack.enter_context(
             checkpoints.CheckpointWriter(
                 folder / "checkpoints",
@@ -91,10 +89,12 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         window = log.empty_window()
         for done in range(first + 1, run.num_steps + 1):
             dog.beat()
+            saver.check()
             train_state, window = advance(train_state, window, next(batches))
             if done == first + 1:
                 log.compiled(window)
-            if watch.requested or due(done, run.log_every_steps, run):
+            stops = watch.stops_after(done)
+            if stops or due(done, run.log_every_steps, run):
                 window = log.window(window, done)
                 dog.beat()
                 require_finite(window, train_state, saver, folder)
@@ -108,7 +108,7 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
                 log.flush()  # before the save: a run that goes on from it does not do these steps again
                 require_finite(window, train_state, saver, folder)
                 saver.save(train_state)
-            if watch.requested:
+            if stops:
                 break
         log.flush()
         require_finite(window, train_state, saver, folder)
@@ -132,6 +132,13 @@ def require_checkpoint(before: Record | None, folder: epath.Path) -> None:
         )
 
 
+def make_way(damaged: Sequence[checkpoints.DamagedCheckpointError], folder: epath.Path) -> None:
+    """Moves damaged checkpoints out of the way of the saves to come, and says so."""
+    for error in damaged if distributed.is_writer() else ():
+        aside = checkpoints.move_aside(folder / "checkpoints", error.step)
+        print(f"warning: {error}; it was moved to {aside}", flush=True)
+
+
 def require_more(done: int, asked: int, folder: epath.Path) -> None:
     """Raises ValueError where more steps are done than are asked for."""
     if done > asked:
@@ -150,7 +157,7 @@ def start(
     directory = folder / "checkpoints"
     parts = experiment.init, experiment.optimizer
     where = experiment.mesh, experiment.rules, experiment.proposal.first()
-    if not checkpoints.saved_steps(directory):
+    if not checkpoints.agreed_steps(directory):
         return state.init_state(*parts, random.key(experiment.config.seed, Purpose.INIT), *where), []
     restored, damaged = checkpoints.restore_last_good(
         directory,
@@ -270,12 +277,14 @@ class Log:
         self._experiment, self._folder = experiment, folder
         self._validate = evaluate.make_validation(experiment)
         self._draw = sample.make_draw(experiment)
+        self._empty_window = jax.jit(Window.empty, out_shardings=meshes.replicated(experiment.mesh))
         self._writer = writers.Writer(folder, first_step=int(first.step))
         self._progress = Progress(int(first.step), experiment.config.run.num_steps)
         self._record = _begin(experiment, before, first)
         self._since = time.monotonic()
-        record.write(folder, self._record)
-        record.write_diff(folder)
+        if distributed.is_writer():
+            record.write(folder, self._record)
+            record.write_diff(folder)
 
     def compiled(self, window: Window) -> None:
         """After the first step of this start, which the compiler has most of."""
@@ -292,7 +301,7 @@ class Log:
 
     def empty_window(self) -> Window:
         """A window of no steps, laid out as the step returns it, lest it be compiled for both."""
-        return jax.device_put(Window.empty(), meshes.replicated(self._experiment.mesh))
+        return self._empty_window()
 
     def validation(self, params: Params, done: int) -> None:
         losses = self._validate(params)
@@ -305,9 +314,10 @@ class Log:
 
     def samples(self, params: Params, done: int) -> None:
         sheet = video_io.contact_sheet(self._draw(params, self._experiment.config.run.num_grid_samples))
-        path = self._folder / "samples" / f"sheet_{done:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(video_io.encode_png(sheet))
+        if distributed.is_writer():
+            path = self._folder / "samples" / f"sheet_{done:08d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(video_io.encode_png(sheet))
         self._writer.image(done, "samples", sheet)
         self._spend("sample")
 
@@ -325,7 +335,8 @@ class Log:
         )
         if done != self._record.evaluated_step:
             self._record = dataclasses.replace(self._record, metrics=(), evaluated_step=None)
-        record.write(self._folder, self._record)
+        if distributed.is_writer():
+            record.write(self._folder, self._record)
         self._progress.finish(self._record.status)
         return self._record
 
@@ -340,11 +351,12 @@ class Log:
 
 def _begin(experiment: build.Experiment, before: Record | None, first: TrainState) -> Record:
     config, mesh = experiment.config, dict(experiment.mesh.shape)
+    if not int(first.step):  # not where there is no record: processes may see its first lines at different times
+        of_network = {name: leaves for name, leaves in first.params.items() if name != "schedule"}
+        print(parameter_overview.get_parameter_overview(of_network, include_stats="global"))
     fingerprint = experiment.splits.train.fingerprint
     if before is not None:
         return record.resume(before, config, mesh=mesh, step=int(first.step), data_fingerprint=fingerprint)
-    of_network = {name: leaves for name, leaves in first.params.items() if name != "schedule"}
-    print(parameter_overview.get_parameter_overview(of_network))
     log_snrs = jnp.array(config.evaluation.log_snrs)
     weights = objectives.effective_weight(experiment.objective, log_snrs)
     return record.begin(

@@ -7,18 +7,21 @@ still being written rests on orbax's host copy, which on a CPU is a view, whose 
 test and the checksums watch over it.)
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vdm.runtime import event_loops
+from vdm.runtime import distributed, event_loops
 from vdm.runtime.manifest import Manifest, checksums, differences, layout, listed
 from vdm.runtime.state import TrainState
 
@@ -45,8 +48,14 @@ class DamagedCheckpointError(CheckpointError):
         self.step = step
 
 
+class SaveFailedError(OSError):
+    """A checkpoint could not be written; the message names the last one that was, and what to do."""
+
+
 class CheckpointWriter:
     """Saves the train state of one run; a context manager, which waits for the last save when it is left.
+
+    With several processes all of them save together, each its own shards.
 
     Args:
       directory: of all checkpoints of the run; may be a bucket. What killed saves left in it is removed.
@@ -66,7 +75,9 @@ class CheckpointWriter:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max_to_keep, keep_period=keep_every_steps or None, cleanup_tmp_directories=True
         )
-        self._manager = ocp.CheckpointManager(_absolute(directory), options=options)
+        self._directory = _absolute(directory)
+        with self._naming():
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
         self._identity = identity
 
     def save(self, state: TrainState) -> None:
@@ -75,7 +86,7 @@ class CheckpointWriter:
         The step is read off the state. A step that is there already is left alone: one identity and step is one state.
 
         Raises:
-          Exception: what an earlier save failed with in the background.
+          SaveFailedError: this save could not begin, or an earlier one failed in the background.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -83,11 +94,31 @@ class CheckpointWriter:
         manifest = dataclasses.asdict(Manifest.of(state, self._identity))
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), manifest=ocp.args.JsonSave(manifest))
         # force: a run that goes on from an older step must not have its saves passed over
-        self._manager.save(step, args=items, force=True)
+        with self._naming():
+            self._manager.save(step, args=items, force=True)
+
+    def check(self) -> None:
+        """Raises SaveFailedError if a save has failed in the background; it takes no time."""
+        with self._naming():
+            self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Returns when every save is complete; raises what one of them failed with."""
-        self._manager.wait_until_finished()
+        """Returns when every save is complete. Raises SaveFailedError if one failed."""
+        with self._naming():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Whatever a save fails with becomes one error: orbax, tensorstore and the file systems have a dozen kinds."""
+        try:
+            yield
+        except Exception as error:
+            saved = saved_steps(self._directory)
+            good = f"the last good one is of step {saved[-1]}" if saved else "there is none yet"
+            raise SaveFailedError(
+                f"a checkpoint could not be saved in {self._directory} ({_first_line(error)}); {good}. See that there "
+                "is room and that it may be written, and start the same command again"
+            ) from error
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -95,15 +126,38 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.wait()
-        finally:
-            self._manager.close()
+        if error is None:
+            try:
+                self.wait()
+            finally:
+                self._manager.close()
+        elif jax.process_count() == 1:  # of several, the others may never come to the end of this save
+            try:
+                self._manager.close()
+            except Exception as unsaved:  # the error that came first is the one to be told
+                print(f"warning: a save failed as well: {_first_line(unsaved)}", file=sys.stderr, flush=True)
 
 
 def saved_steps(directory: epath.PathLike) -> list[int]:
     """The steps of all complete checkpoints, ascending; empty if the folder is empty or not there."""
     return sorted(ocp.utils.checkpoint_steps(_absolute(directory)))
+
+
+def agreed_steps(directory: epath.PathLike) -> list[int]:
+    """The steps of all complete checkpoints, the same for all processes of the run.
+
+    Raises:
+      CheckpointError: they see different ones.
+    """
+    steps = saved_steps(directory)
+    newest = distributed.of_all(steps[-1] if steps else -1)
+    if len(set(newest)) > 1:
+        seen = ", ".join(f"process {number} sees {step}" for number, step in enumerate(newest))
+        raise CheckpointError(
+            f"the processes of this run see different newest checkpoints in {directory} (-1: none): {seen}. All of "
+            "them need the same work directory, on a shared file system or in a bucket"
+        )
+    return steps
 
 
 def read_identity(directory: epath.PathLike, *, step: int | None = None) -> Mapping[str, Any]:
@@ -144,11 +198,14 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
             f"the checkpoint {path} is of another network or optimiser: {listed(unlike)}. "
             "Use the config that it was trained with, or another workdir"
         )
+    state, failure = abstract, None
     try:
-        with event_loops.finishing(), ocp.StandardCheckpointer() as reader:
-            state: TrainState = reader.restore(path / "state", abstract)
+        with event_loops.finishing():  # handlers: a checkpointer waits for processes that may have failed
+            state = ocp.StandardCheckpointHandler().restore(path / "state", args=ocp.args.StandardRestore(abstract))
     except Exception as error:  # orbax and tensorstore raise a dozen kinds, bare Exception among them
-        raise _unread(path, error) from error
+        failure = _unread(path, error)
+        failure.__cause__ = error
+    _require_whole_everywhere(path, failure)
     altered = [name for name, value in checksums(state).items() if value != manifest.checksum.get(name)]
     if altered:
         raise _damaged(path, f"these arrays are not what was saved: {listed(altered)}")
@@ -206,15 +263,26 @@ def _step_path(directory: epath.PathLike, step: int | None) -> epath.Path:
 
 def _read_manifest(path: epath.Path) -> Manifest:
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            return Manifest.from_json(reader.restore(path / "manifest"))
+        return Manifest.from_json(ocp.JsonCheckpointHandler().restore(path / "manifest"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unread(path, error, "its manifest cannot be read: ") from error
 
 
+def _require_whole_everywhere(path: epath.Path, failure: CheckpointError | None) -> None:
+    """Raises in all processes alike when one could not read its part: none goes on with a state that another lacks."""
+    grave = 0 if failure is None else 1 if isinstance(failure, DamagedCheckpointError) else 2
+    all_graves = distributed.of_all(grave)
+    gravest = max(all_graves)
+    if failure is not None and grave == gravest:
+        raise failure
+    if gravest:
+        cause = f"process {all_graves.index(gravest)} could not read its part of it"
+        raise _damaged(path, cause) if gravest == 1 else CheckpointError(f"{path}: {cause}; its own error says why")
+
+
 def _unread(path: epath.Path, error: Exception, what: str = "") -> CheckpointError:
     """What a read that failed says of a checkpoint: that it is damaged, unless the reader itself was hindered."""
-    cause = f"{what}{str(error).partition(chr(10))[0][:300]}"
+    cause = f"{what}{_first_line(error)}"
     hindered = isinstance(error, PermissionError | TimeoutError | ConnectionError | MemoryError)
     if hindered or any(word in str(error) for word in _HINDRANCES):
         return CheckpointError(
@@ -230,3 +298,7 @@ def _damaged(path: epath.Path, cause: str) -> DamagedCheckpointError:
     return DamagedCheckpointError(
         f"the checkpoint of step {path.name} is damaged ({cause}), {then}", step=int(path.name)
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300]

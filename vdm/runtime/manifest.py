@@ -53,8 +53,8 @@ def checksums(tree: PyTree[Shaped[Array, "..."]]) -> dict[str, int]:
       tree: of arrays of at most 32 bits an element.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    values = jax.device_get([_checksum(leaf) for _, leaf in leaves])
-    return {path_of(key_path): int(value) for (key_path, _), value in zip(leaves, values, strict=True)}
+    # one after the other: of many programs in flight, several processes on CPUs may each wait for another one's sum
+    return {path_of(key_path): int(_checksum(leaf)) for key_path, leaf in leaves}
 
 
 @jax.jit  # an array at a time: one program for hundreds of arrays would take longer to compile than these few

@@ -21,6 +21,10 @@ class Watch:
         """Whether SIGTERM came; to be looked at after every step."""
         return self._requested
 
+    def stops_after(self, step: int) -> bool:
+        """Whether to save and leave after this step."""
+        return self._requested
+
     def __enter__(self) -> "Watch":
         self._before = signal.signal(signal.SIGTERM, self._note)
         return self
