@@ -106,7 +106,7 @@ def until_told(workdir: Path) -> int:
 
 
 def after_that(workdir: Path) -> int:
-    """Goes on for three steps, samples and evaluates, keeps a copy of all that, and trains on until it is killed."""
+    """Goes on for three steps, samples and evaluates, keeps a copy of all that, and works until it is killed."""
     done = max(checkpoints.saved_steps(workdir / "checkpoints"))
     whole(workdir, done + AFTER)
     experiment = build.experiment(config_of(done))
@@ -116,8 +116,9 @@ def after_that(workdir: Path) -> int:
     batches.close()
     if distributed.is_writer():
         shutil.copytree(workdir, f"{workdir}_done")
-    distributed.of_all(0)
-    return until_told(workdir)
+        Path(f"{workdir}_done", "all").touch()
+    while True:
+        distributed.of_all(0)
 
 
 def whole(workdir: Path, num_steps: int) -> None:

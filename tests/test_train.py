@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -199,6 +200,37 @@ def test_labels_are_dropped_as_often_as_configured():
     np.testing.assert_array_equal(label[~dropped], batch["label"][~dropped])
     assert abs(dropped.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 10_000)
     assert train.drop_labels(build.experiment(tiny.get_config()), batch, u) is None
+
+
+FULL_DISK = """
+    import resource, sys
+    from vdm.__main__ import main
+    from vdm.runtime.checkpoints import CheckpointWriter
+    really_save = CheckpointWriter.save
+    def save(self, state):
+        if int(state.step) == 4:  # from here on no file may grow beyond 4 kB, as if the disk were full
+            self.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        really_save(self, state)
+    CheckpointWriter.save = save
+    sys.exit(main(["vdm", "train", "--config=tests/tiny.py", f"--workdir={sys.argv[1]}", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.feature("R7")
+def test_a_full_disk_stops_the_run_at_once_and_leaves_the_last_good_checkpoint(uninterrupted, tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path), "--config.run.num_steps=100000"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 1, done.stderr
+    (told,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert told.startswith("error: a checkpoint could not be saved") and "File too large" in told
+    assert "Event loop is closed" not in done.stderr, "pages of traces that say nothing"
+    assert "the last good one is of step 2" in told and "start the same command again" in told
+    after = [int(line.split()[1].split("/")[0]) for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert max(after) < 1000, "the run went on without saving"
+    assert checkpoints.saved_steps(tmp_path / "checkpoints") == [2]
+    train.train(tiny.get_config(), tmp_path)  # there is room again
+    assert_bitwise_equal(saved_state(tiny.get_config(), tmp_path), saved_state(tiny.get_config(), uninterrupted[0]))
 
 
 @pytest.mark.feature("R1")

@@ -79,6 +79,7 @@ class CheckpointWriter:
         with self._naming():
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         self._identity = identity
+        self._loops = contextlib.ExitStack()
 
     def save(self, state: TrainState) -> None:
         """Starts a save of the state and returns as soon as the state may be donated to the next step.
@@ -98,9 +99,9 @@ class CheckpointWriter:
             self._manager.save(step, args=items, force=True)
 
     def check(self) -> None:
-        """Raises SaveFailedError if a save has failed in the background; it takes no time."""
-        with self._naming():
-            self._manager.check_for_errors()
+        """Raises SaveFailedError if a save has failed in the background; waits for none, and takes microseconds."""
+        if not self._manager.is_saving_in_progress():  # its own check for errors does not see those of the last thread
+            self.wait()
 
     def wait(self) -> None:
         """Returns when every save is complete. Raises SaveFailedError if one failed."""
@@ -121,21 +122,21 @@ class CheckpointWriter:
             ) from error
 
     def __enter__(self) -> "CheckpointWriter":
+        self._loops.enter_context(event_loops.finishing())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            try:
+        with self._loops:
+            if error is None:
                 self.wait()
-            finally:
                 self._manager.close()
-        elif jax.process_count() == 1:  # of several, the others may never come to the end of this save
-            try:
-                self._manager.close()
-            except Exception as unsaved:  # the error that came first is the one to be told
-                print(f"warning: a save failed as well: {_first_line(unsaved)}", file=sys.stderr, flush=True)
+            elif jax.process_count() == 1:  # of several, the others may never come to the end of this save
+                try:
+                    self._manager.close()
+                except Exception as unsaved:  # the error that came first is the one to be told
+                    print(f"warning: a save failed as well: {_first_line(unsaved)}", file=sys.stderr, flush=True)
 
 
 def saved_steps(directory: epath.PathLike) -> list[int]:
