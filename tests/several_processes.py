@@ -34,11 +34,11 @@ class Run:
     """The processes of one run; a context manager, which kills what is left of them.
 
     Args:
-      command: after `python`, or a story of this module.
+      command: after `python`, with {port}, {num_processes} and {process} for what each is told; a story, say.
       logs: prefix of the files that take what each process prints.
     """
 
-    def __init__(self, command: Sequence[str], logs: Path, num_processes: int) -> None:
+    def __init__(self, command: Sequence[str], logs: Path, num_processes: int, num_devices: int = DEVICES) -> None:
         self.logs = [Path(f"{logs}_{process}.txt") for process in range(num_processes)]
         port = free_port()
         self.processes = []
@@ -51,7 +51,7 @@ class Run:
                         stdout=out,
                         stderr=subprocess.STDOUT,
                         cwd=REPOSITORY,
-                        env=environment(DEVICES // num_processes),
+                        env=environment(num_devices // num_processes),
                     )
                 )
 

@@ -13,8 +13,8 @@ def finishing() -> Iterator[None]:
     """Within its block, a new event loop runs the tasks that are left in it to their ends, for a minute at most, before
     it is closed.
 
-    When a read or a write fails, orbax closes its loop over all the others. Their threads then report to a closed loop, and
-    coroutines are torn down at some later collection of garbage: pages of traces below the one line that says what is
+    When a read or write fails, orbax closes its loop over all the others. Their threads then report to a closed loop,
+    and coroutines are torn down at some later collection of garbage: pages of traces below the one line that says what is
     wrong, and in Python 3.11 a SystemError in whoever compiles source at that moment.
     """
     before = asyncio.get_event_loop_policy()
