@@ -36,8 +36,8 @@ from vdm.types import Condition, Config, Denoiser, ExampleKeys, Key, Level, LogS
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """All that a config names, ready to run.
+class Model:
+    """All that a config names but its data: what a step of training is made of.
 
     Attributes:
       rules: where the network's parameters rest on the mesh.
@@ -49,7 +49,6 @@ class Experiment:
 
     config: Config
     mesh: Mesh
-    splits: Splits
     network: Network
     rules: tuple[Rule, ...]
     objective: Objective
@@ -93,6 +92,13 @@ class Experiment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Experiment(Model):
+    """A model with its data, ready to run."""
+
+    splits: Splits
+
+
+@dataclasses.dataclass(frozen=True)
 class Sampler:
     """A step rule, the times it is carried over (from 1 down), and what is done to the denoiser before it."""
 
@@ -120,39 +126,52 @@ def experiment(config: Config) -> Experiment:
     Raises:
       ValueError: a name that is in no table, an option out of its range, or parts that do not fit together.
     """
-    mesh = meshes.make_mesh(**config.run.mesh)
-    refusals.check_config(config, mesh)
     make_splits = lookup(SOURCES, config.data.name, "data.name")
-    make_network = lookup(NETWORKS, config.network.name, "network.name")
-    size = config.data.height, config.data.width
-    any_channels = 3  # what its options are refused for is known before the data are
-    make_network(config.network, (*size, any_channels), None, config.run.remat)
+    # any channels, no class: what can be refused without the data is, before a folder's videos are decoded
+    made = model(config, meshes.make_mesh(**config.run.mesh), num_channels=3, num_classes=None)
+    splits = make_splits(config.data)
+    refusals.check_splits(config, splits)
+    num_channels, num_classes = splits.train.num_channels, _num_classes(config, splits)
+    parts = vars(made) | _network_parts(config, num_channels, num_classes)
+    return Experiment(**parts, splits=splits)
+
+
+def model(config: Config, mesh: Mesh, *, num_channels: int, num_classes: int | None) -> Model:
+    """Builds and checks what needs no data, on a mesh of any devices.
+
+    Args:
+      num_channels: of the videos.
+      num_classes: None if the network is told no class.
+
+    Raises:
+      ValueError: as `experiment`.
+    """
+    refusals.check_config(config, mesh)
+    parts = _network_parts(config, num_channels, num_classes)
     schedule = make_schedule(config.schedule)
     objective = make_objective(config.objective, schedule)
-    proposal = choose(PROPOSALS, config.objective.proposal, "objective.proposal")
-    optimizer = _optimizer(config.optimizer)
-    sampler = _sampler(config, objective)
-    validation_times = schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs))
-
-    splits = make_splits(config.data)  # after all that can be refused without the data: a folder's videos are decoded
-    refusals.check_splits(config, splits)
-    num_classes = _num_classes(config, splits)
-    frame_shape = (*size, splits.train.num_channels)
-    network, rules = make_network(config.network, frame_shape, num_classes, config.run.remat)
-    return Experiment(
+    return Model(
         config=config,
         mesh=mesh,
-        splits=splits,
-        network=network,
-        rules=(*rules, _SCHEDULE_RULE),
         objective=objective,
-        proposal=proposal,
-        optimizer=optimizer,
-        sampler=sampler,
-        validation_times=validation_times,
-        frame_shape=frame_shape,
-        num_classes=num_classes,
+        proposal=choose(PROPOSALS, config.objective.proposal, "objective.proposal"),
+        optimizer=_optimizer(config.optimizer),
+        sampler=_sampler(config, objective),
+        validation_times=schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs)),
+        **parts,
     )
+
+
+def _network_parts(config: Config, num_channels: int, num_classes: int | None) -> dict[str, Any]:
+    make_network = lookup(NETWORKS, config.network.name, "network.name")
+    frame_shape = config.data.height, config.data.width, num_channels
+    network, rules = make_network(config.network, frame_shape, num_classes, config.run.remat)
+    return {
+        "network": network,
+        "rules": (*rules, _SCHEDULE_RULE),
+        "frame_shape": frame_shape,
+        "num_classes": num_classes,
+    }
 
 
 def make_schedule(config: Config) -> schedules.Schedule:

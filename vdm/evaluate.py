@@ -132,7 +132,7 @@ def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str
     return validate
 
 
-def clean_clips(experiment: build.Experiment, batch: Mapping[str, Array], key: Key) -> Video:
+def clean_clips(experiment: build.Model, batch: Mapping[str, Array], key: Key) -> Video:
     """x0 of a batch, laid out over the mesh: the 8-bit video in [-1, 1], with `config.objective.dequantise` at a random
     point of each pixel's bin.
     """

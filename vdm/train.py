@@ -169,7 +169,7 @@ def start(
     return restored, damaged
 
 
-def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Batch], tuple[TrainState, Window]]:
+def make_step(experiment: build.Model) -> Callable[[TrainState, Window, Batch], tuple[TrainState, Window]]:
     """The compiled step; the state and the window are donated."""
     config, mesh = experiment.config, experiment.mesh
 
@@ -218,7 +218,7 @@ def make_step(experiment: build.Experiment) -> Callable[[TrainState, Window, Bat
     return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(mesh)))
 
 
-def drop_labels(experiment: build.Experiment, batch: Batch, u: Float[Array, "batch"]) -> Int[Array, "batch"] | None:
+def drop_labels(experiment: build.Model, batch: Batch, u: Float[Array, "batch"]) -> Int[Array, "batch"] | None:
     """The labels, each replaced by the null class with the configured probability; None if the network is told none."""
     if experiment.num_classes is None:
         return None

@@ -58,7 +58,8 @@ def abstract_state(
     Raises:
       ValueError: as `sharding.spec_of`, when the table does not place a parameter.
     """
-    shapes = jax.eval_shape(_initialiser(init, optimizer, proposal), jax.random.key(0))
+    key = jax.eval_shape(lambda: jax.random.key(0))  # no number is computed: the mesh may be of devices that are absent
+    shapes = jax.eval_shape(_initialiser(init, optimizer, proposal), key)
     everywhere = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), shapes.proposal)
     places = shardings(dataclasses.replace(shapes, proposal=()), rules, mesh)
     places = dataclasses.replace(places, proposal=everywhere)

@@ -1,0 +1,158 @@
+"""What a step costs by counting alone, without a compiler: an estimate for any mesh from a few facts of the model.
+
+What it knows: the operations of the jaxpr, which scale with the clips of a device; the state, of which fsdp and tensor
+keep a part each; the exchanges that splitting parameters and batch needs (two gathers of the parameters in the compute
+type, one scattered sum of float32 gradients, one sum over `data`). What it leaves out: exchanges of activations along
+`tensor` and `frames`, fusions that fail, layouts, padding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from vdm.costs.chips import Chip
+from vdm.costs.jaxpr import Operation, Work
+from vdm.costs.roofline import Roofline, roofline
+from vdm.types import BATCH_AXES, MESH_AXES
+
+GRADIENT_BYTES = 4  # float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Of a model, whatever the mesh.
+
+    Attributes:
+      num_parameters: of the network.
+      state_bytes: of the train state: parameters, average, optimizer.
+      compute_bytes: of one number of the compute type.
+      work: of one clip in one step.
+      model_flops: of one clip in one step, without anything done twice.
+      activation_bytes: that one clip adds to what lives at once.
+      batch_size, num_frames: of the config.
+      num_microbatches: of the config.
+    """
+
+    num_parameters: int
+    state_bytes: float
+    compute_bytes: int
+    work: Work
+    model_flops: float
+    activation_bytes: float
+    batch_size: int
+    num_frames: int
+    num_microbatches: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Of one step and device: bytes of the state and of what lives besides, and time."""
+
+    state_bytes: float
+    temporary_bytes: float
+    sent_bytes: float
+    roofline: Roofline
+    utilisation: float
+
+    @property
+    def bytes(self) -> float:
+        return self.state_bytes + self.temporary_bytes
+
+    def fits(self, chip: Chip) -> bool:
+        return self.bytes <= chip.memory_bytes
+
+
+def estimate(facts: Facts, axes: dict[str, int], chip: Chip) -> Estimate:
+    """The estimate for a mesh, given as the number of devices along each axis."""
+    parts, spread = axes["fsdp"] * axes["tensor"], math.prod(axes.values()) // axes["tensor"]
+    clips = facts.batch_size / spread  # a share of a clip where frames are split
+    state, gradient = facts.state_bytes / parts, facts.num_parameters * GRADIENT_BYTES / parts
+    update = Operation(0.0, 2 * state + gradient)
+    sent = _sent(facts, axes)
+    line = roofline((*facts.work.times(clips / axes["tensor"]).operations, update), sent, chip)
+    return Estimate(
+        state_bytes=state,
+        temporary_bytes=gradient + facts.activation_bytes * clips / facts.num_microbatches / axes["tensor"],
+        sent_bytes=sent,
+        roofline=line,
+        utilisation=line.utilisation(facts.model_flops * clips / axes["tensor"], chip),
+    )
+
+
+def _sent(facts: Facts, axes: dict[str, int]) -> float:
+    """By each device: (n-1)/n of the parameters for every gather or scattered sum, twice that for a whole sum."""
+    fsdp, others = axes["fsdp"], axes["data"] * axes["frames"]
+    held = facts.num_parameters / axes["tensor"]
+    gathers = 2 * facts.num_microbatches * held * facts.compute_bytes * (fsdp - 1) / fsdp
+    scattered = held * GRADIENT_BYTES * (fsdp - 1) / fsdp
+    summed = 2 * held / fsdp * GRADIENT_BYTES * (others - 1) / others
+    return gathers + scattered + summed
+
+
+def levers(facts: Facts, axes: dict[str, int], chip: Chip, rematerialised: Facts | None) -> list[str]:
+    """Single changes of a config that would make it fit, by this estimate; the smallest change of each kind."""
+    found = []
+    batch_ways = math.prod(axes[axis] for axis in BATCH_AXES)
+    for batch_size in _halvings(facts.batch_size, batch_ways):
+        if estimate(dataclasses.replace(facts, batch_size=batch_size), axes, chip).fits(chip):
+            found.append(f"config.data.batch_size={batch_size}")
+            break
+    for count in _doublings(facts.num_microbatches, facts.batch_size // batch_ways):
+        if estimate(dataclasses.replace(facts, num_microbatches=count), axes, chip).fits(chip):
+            found.append(f"config.run.num_microbatches={count}")
+            break
+    if rematerialised is not None and estimate(rematerialised, axes, chip).fits(chip):
+        found.append("recomputing the blocks (remat)")
+    for axis, allowed in (("fsdp", axes["data"]), ("frames", math.gcd(axes["data"], facts.num_frames))):
+        for more in _doublings(axes[axis], axes[axis] * allowed):
+            if axes["data"] % (more // axes[axis]):
+                continue
+            moved = axes | {axis: more, "data": axes["data"] * axes[axis] // more}
+            if estimate(facts, moved, chip).fits(chip):
+                found.append(f"--mesh={spell(moved)}")
+                break
+    return found
+
+
+def _halvings(batch_size: int, multiple: int) -> list[int]:
+    sizes = []
+    while batch_size % 2 == 0 and (batch_size // 2) % multiple == 0 and batch_size > 1:
+        batch_size //= 2
+        sizes.append(batch_size)
+    return sizes
+
+
+def _doublings(first: int, last: int) -> list[int]:
+    counts = []
+    while first * 2 <= last:
+        first *= 2
+        counts.append(first)
+    return counts
+
+
+def spell(axes: dict[str, int]) -> str:
+    """A mesh as the command line has it: "data=4,fsdp=2"; axes of one device are left out."""
+    return ",".join(f"{axis}={axes[axis]}" for axis in MESH_AXES if axes[axis] > 1) or "data=1"
+
+
+def meshes(facts: Facts, num_devices: int) -> list[dict[str, int]]:
+    """The meshes that a batch can be laid out on: data x fsdp, with as many frames as it takes for a device each."""
+    found = []
+    for frames in (count for count in range(1, facts.num_frames + 1) if facts.num_frames % count == 0):
+        if num_devices % frames or facts.batch_size % (num_devices // frames * facts.num_microbatches):
+            continue
+        ways = num_devices // frames
+        found += [
+            dict(zip(MESH_AXES, (ways // fsdp, fsdp, 1, frames), strict=True))
+            for fsdp in range(1, ways + 1)
+            if ways % fsdp == 0
+        ]
+        break
+    return found
+
+
+def ranked(facts: Facts, num_devices: int, chip: Chip) -> list[tuple[dict[str, int], Estimate]]:
+    """The meshes, those that fit first, the fastest of them first."""
+    estimates = [(axes, estimate(facts, axes, chip)) for axes in meshes(facts, num_devices)]
+    return sorted(estimates, key=lambda pair: (not pair[1].fits(chip), pair[1].roofline.seconds))

@@ -1,0 +1,143 @@
+"""A plan as text, and its tables by the line of source that causes a cost."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vdm.costs.chips import Chip, Topology
+from vdm.costs.estimate import Estimate, spell
+from vdm.costs.program import Collective, Kernel
+
+SMALL = 1e6  # bytes sent; exchanges of less are listed apart
+_SHOWN = 12
+
+
+def collectives_by_cause(collectives: Iterable[Collective]) -> list[dict[str, Any]]:
+    """Rows of kind, group size, whether small, cause, count and bytes sent, the largest first."""
+    sums: dict[tuple[Any, ...], list[float]] = collections.defaultdict(lambda: [0, 0.0])
+    for each in collectives:
+        key = (each.kind, each.group_size, each.sent_bytes < SMALL, each.where, _phase(each.op_name))
+        sums[key][0] += each.count
+        sums[key][1] += each.count * each.sent_bytes
+    names = ("kind", "group_size", "is_small", "where", "phase")
+    rows = [
+        dict(zip(names, key, strict=True)) | {"count": int(count), "sent_bytes": sent}
+        for key, (count, sent) in sums.items()
+    ]
+    return sorted(rows, key=lambda row: -row["sent_bytes"])
+
+
+def kernels_by_cause(kernels: Iterable[Kernel], chip: Chip) -> list[dict[str, Any]]:
+    """Rows of operation, cause, count, FLOPs, bytes and seconds at the roofline, the longest first."""
+    sums: dict[tuple[Any, ...], list[float]] = collections.defaultdict(lambda: [0, 0.0, 0.0, 0.0, 0])
+    for each in kernels:
+        key = (each.op_name.rsplit("/", 1)[-1], each.where, _phase(each.op_name))
+        seconds = max(each.flops / chip.peak_flops, each.bytes / chip.memory_bandwidth)
+        for place, value in enumerate((1, each.flops, each.bytes, seconds, each.cycles)):
+            sums[key][place] += value * each.count
+    names = ("operation", "where", "phase")
+    rows = [
+        dict(zip(names, key, strict=True))
+        | dict(zip(("count", "flops", "bytes", "seconds", "cycles"), values, strict=True))
+        for key, values in sums.items()
+    ]
+    return sorted(rows, key=lambda row: -row["seconds"])[: 5 * _SHOWN]
+
+
+def _phase(op_name: str) -> str:
+    """Where in a step of training an operation stands, by the marks that JAX leaves in its name."""
+    marks = (("remat", "recomputed"), ("transpose(", "backward"), ("jvp(", "forward"))
+    return next((phase for mark, phase in marks if mark in op_name), "rest")
+
+
+def page(plan: dict[str, Any], chip: Chip) -> str:
+    """What `python -m vdm plan` prints of one mesh."""
+    compiled, guess = plan["compiled"], plan["estimate"]
+    lines = [
+        f"{plan['config']} on {plan['topology']}, mesh {spell(plan['mesh'])}, batch {plan['batch_size']}",
+        f"  parameters          {plan['parameters']:,}",
+        f"  model FLOPs         {plan['model_flops'] / 1e12:.4g} T a step and device (nothing recomputed or padded)",
+        f"  executed FLOPs      {plan['executed_flops'] / 1e12:.4g} T (jaxpr, recomputed blocks twice)",
+    ]
+    if compiled is None:
+        lines += _estimate_lines(plan, guess, chip)
+    else:
+        lines += _compiled_lines(plan, compiled, guess, chip)
+    if not plan["fits"]:
+        options = ", ".join(plan["levers"]) or "no single change of batch, microbatches, remat, fsdp or frames"
+        lines.append(f"  DOES NOT FIT. By the estimate, what would: {options}")
+    return "\n".join(lines)
+
+
+def _estimate_lines(plan: dict[str, Any], guess: dict[str, Any], chip: Chip) -> list[str]:
+    why = f"the compiler refused it: {plan['refusal']}" if "refusal" in plan else "no compiler for it is installed here"
+    line = guess["roofline"]
+    return [
+        f"  ESTIMATE from the jaxpr alone ({why})",
+        f"  memory              {_gb(guess['bytes'])} of {_gb(chip.memory_bytes)} a device: state "
+        f"{_gb(guess['state_bytes'])}, besides {_gb(guess['temporary_bytes'])} at most",
+        f"  sent to others      {_gb(guess['sent_bytes'])} a step and device",
+        f"  roofline            {_time(line, guess['seconds'], guess['bound'])}",
+        f"  utilisation         {guess['utilisation']:.1%} at best, estimated",
+    ]
+
+
+def _compiled_lines(plan: dict[str, Any], compiled: dict[str, Any], guess: dict[str, Any], chip: Chip) -> list[str]:
+    memory, own = compiled["memory"], compiled["compiler"]
+    lines = [
+        f"  memory              {_gb(memory['total'])} of {_gb(chip.memory_bytes)} a device: arguments "
+        f"{_gb(memory['arguments'])}, temporaries {_gb(memory['temporaries'])}, results not donated "
+        f"{_gb(memory['results_not_donated'])}, program {_gb(memory['program'])}",
+        f"  compiled FLOPs      {compiled['flops'] / 1e12:.4g} T a step and device, {_gb(compiled['bytes'])} of main "
+        f"memory; XLA's own count {own['flops'] / 1e12:.4g} T, {_gb(own['bytes'])} with vector memory",
+        f"  roofline            {_time(compiled['roofline'], compiled['roofline']['seconds'], compiled['roofline']['bound'])}",
+        f"  utilisation         {compiled['utilisation']:.1%} predicted (the estimate said {guess['utilisation']:.1%})",
+        f"  compile time        {compiled['compile_seconds']:.0f} s after {compiled['lower_seconds']:.0f} s of tracing",
+    ]
+    if compiled["num_unknown_loops"]:
+        lines.append(f"  {compiled['num_unknown_loops']} loops of unknown length are counted once")
+    lines += ["", "  exchanges, by kind; of less than 1 MB apart:"]
+    sums: dict[tuple[str, int, bool], list[float]] = collections.defaultdict(lambda: [0, 0.0])
+    for row in compiled["collectives"]:
+        key = (row["kind"], row["group_size"], row["is_small"])
+        sums[key][0] += row["count"]
+        sums[key][1] += row["sent_bytes"]
+    for (kind, size, is_small), (count, sent) in sorted(sums.items(), key=lambda item: -item[1][1]):
+        lines.append(f"    {kind:<19}of {size:<4}{int(count):>6} x  {_gb(sent):>10} sent{'  small' * is_small}")
+    lines += ["", "  what causes most exchanges:"]
+    lines += [
+        f"    {row['kind']:<19}{row['phase']:<11}{row['count']:>5} x  {_gb(row['sent_bytes']):>10}  {row['where'] or '?'}"
+        for row in compiled["collectives"][:_SHOWN]
+    ]
+    lines += ["", "  what takes most time at the roofline:"]
+    lines += [
+        f"    {row['operation'] or '(copies)':<24.24}{row['phase']:<11}{1e3 * row['seconds']:>8.2f} ms  "
+        f"{row['flops'] / 1e12:>7.3f} T  {_gb(row['bytes']):>10}  {row['where'] or '?'}"
+        for row in compiled["kernels"][:_SHOWN]
+    ]
+    return lines
+
+
+def ranking(ranks: Sequence[tuple[dict[str, int], Estimate]], topology: Topology) -> str:
+    """The meshes of a search with their estimates."""
+    lines = [f"Meshes of {topology.name} by the estimate, the best first:"]
+    for axes, guess in ranks:
+        fits = "fits" if guess.fits(topology.chip) else "does not fit"
+        lines.append(
+            f"  {spell(axes):<28}{1e3 * guess.roofline.seconds:>9.1f} ms  {guess.utilisation:>6.1%}  {_gb(guess.bytes):>10}"
+            f"  {fits}, {guess.roofline.bound}-bound"
+        )
+    return "\n".join(lines)
+
+
+def _time(line: dict[str, float], seconds: float, bound: str) -> str:
+    return (
+        f"{1e3 * seconds:.1f} ms a step, bound by {bound}: compute {1e3 * line['compute']:.1f}, memory "
+        f"{1e3 * line['memory']:.1f}, exchanges {1e3 * line['collectives']:.1f}"
+    )
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e7 else f"{count / 1e6:.3g} MB"

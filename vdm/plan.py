@@ -1,0 +1,314 @@
+"""Does a config fit a slice of TPUs, and what bounds its step: compiled for it, without having it.
+
+The real TPU compiler (package `libtpu`, `pip install --require-hashes -r requirements/tpu.txt`) compiles the very step
+that `train` would run, for chips that need not be there. Printed are parameters, memory, FLOPs, exchanges with the
+lines that cause them, the roofline time and what bounds it, and the predicted utilisation: the FLOPs of the model,
+with nothing recomputed or padded, over peak times the sum over kernels of max(FLOPs/peak, bytes/bandwidth) and
+exchanges. Without libtpu, and for GPUs, there is an estimate from the jaxpr alone, and it is called one. No data are
+opened. The exit code is 1 where the step does not fit the memory; what would make it fit is said, by the estimate.
+
+Topologies: v4:2x2x4, v5p:4x4x4, v5e:16x16, v6e:8x8, tpu7x:2x2x2 (chips along each side); h100:8 for an estimate.
+
+Example: python -m vdm plan --config=configs/paper/ucf101.py --topology=v5p:2x2x4 --mesh=data=4,fsdp=4
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json as text
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from vdm import build, train
+from vdm.costs import child, chips, estimate, hlo, jaxpr, page, program
+from vdm.costs.chips import Topology
+from vdm.costs.estimate import Estimate, Facts
+from vdm.costs.roofline import roofline
+from vdm.runtime import mesh as meshes
+from vdm.runtime import state
+from vdm.runtime.processes import JobFailed
+from vdm.runtime.step import Window
+from vdm.types import BATCH_AXES, MESH_AXES, Config
+
+NEEDS_WORKDIR = False
+OPTIONS = (
+    ("topology", "", "the chips: KIND:SIDES, such as v5e:16x16"),
+    ("mesh", "", "devices along each axis, such as data=64,fsdp=4; empty: config.run.mesh"),
+    ("json", "", "a file that the plan is written to"),
+    ("search", False, "rank the meshes of the topology by the estimate, and compile the best three"),
+    ("num_classes", 0, "of the data, for a network that is told the class"),
+    ("num_channels", 3, "of the videos"),
+    ("timeout_minutes", 60, "after which a compilation is stopped"),
+)
+_NUM_COMPILED = 3  # meshes of a search
+_TRACED_CLIPS = (8, 16)  # where activations outweigh the gradients, which do not scale with them
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a network must know of the data."""
+
+    num_channels: int
+    num_classes: int | None
+
+
+def main(
+    config: Config,
+    workdir: str | None,
+    *,
+    topology: str,
+    mesh: str,
+    json: str,
+    search: bool,
+    num_classes: int,
+    num_channels: int,
+    timeout_minutes: int,
+) -> int:
+    if workdir is not None:
+        raise ValueError("plan needs no --workdir: it leaves nothing behind but the file of --json")
+    if search and mesh:
+        raise ValueError("--search looks for the mesh; leave --mesh out, or --search")
+    slice_of, data = chips.topology(topology), _data(config, num_channels, num_classes)
+    axes = axes_of(config, mesh, slice_of)
+    if not search:  # refused before anything is traced; of a search, meshes that cannot be are not looked at
+        _model(config, axes, data)
+    facts = facts_of(config, data)
+    chosen = [axes]
+    if search:
+        ranks = estimate.ranked(facts, slice_of.num_devices, slice_of.chip)
+        if not ranks:
+            raise ValueError(
+                f"no mesh of {slice_of.num_devices} devices divides a batch of {config.data.batch_size} clips of "
+                f"{config.data.num_frames} frames: set config.data.batch_size to a multiple of the devices"
+            )
+        print(page.ranking(ranks, slice_of))
+        chosen = [ranked_axes for ranked_axes, _ in ranks[:_NUM_COMPILED]]
+    plans = [plan(config, slice_of, chosen_axes, data, facts, 60.0 * timeout_minutes) for chosen_axes in chosen]
+    if json:
+        epath.Path(json).write_text(text.dumps(plans if search else plans[0], indent=1) + "\n")
+    return 0 if any(each["fits"] for each in plans) else 1
+
+
+def plan(
+    config: Config, topology: Topology, axes: dict[str, int], data: Data, facts: Facts, timeout: float
+) -> dict[str, Any]:
+    """Plans one mesh and prints it; compiles where the compiler is there.
+
+    Raises:
+      JobFailed: the compiler failed, other than for want of memory.
+    """
+    guess = estimate.estimate(facts, axes, topology.chip)
+    made: dict[str, Any] = {
+        "config": config.name,
+        "topology": topology.name,
+        "mesh": axes,
+        "batch_size": config.data.batch_size,
+        "parameters": facts.num_parameters,
+        "model_flops": facts.model_flops * config.data.batch_size / topology.num_devices,
+        "executed_flops": facts.work.flops * config.data.batch_size / topology.num_devices,
+        "estimate": _written(guess),
+        "compiled": None,
+        "fits": guess.fits(topology.chip),
+    }
+    if can_compile(topology):
+        try:
+            arguments = (config, topology, axes, data)
+            compiled = child.run(compile_step, *arguments, timeout=timeout, environment=child.TPU_ENVIRONMENT)
+            busy = topology.chip.peak_flops * compiled["roofline"]["seconds"]
+            compiled["utilisation"] = made["model_flops"] / busy
+            made |= {"compiled": compiled, "fits": compiled["memory"]["total"] <= topology.chip.memory_bytes}
+        except RuntimeError as error:
+            if _OUT_OF_MEMORY not in str(error):
+                raise JobFailed(f"the compiler failed for {topology.name}, mesh {estimate.spell(axes)}: {error}") from error
+            made |= {"fits": False, "refusal": str(error).splitlines()[0]}
+    if not made["fits"]:
+        made["levers"] = estimate.levers(facts, axes, topology.chip, _rematerialised(config, data))
+    print(page.page(made, topology.chip), flush=True)
+    return made
+
+
+def can_compile(topology: Topology) -> bool:
+    """Whether the compiler for these chips is installed."""
+    return topology.kind in chips.TPUS and importlib.util.find_spec("libtpu") is not None
+
+
+def axes_of(config: Config, mesh: str, topology: Topology) -> dict[str, int]:
+    """Devices along each axis of the mesh, from "data=64,fsdp=4" or else from `config.run.mesh`.
+
+    Raises:
+      ValueError: an axis that there is not, a size that is no number, or axes that do not multiply to the devices.
+    """
+    asked = dict(config.run.mesh)
+    if mesh:
+        asked = dict.fromkeys(MESH_AXES, 1)
+        for word in mesh.split(","):
+            axis, _, size = word.partition("=")
+            if axis not in MESH_AXES or not size.lstrip("-").isdecimal():
+                raise ValueError(f"--mesh={mesh} has {word!r}; it is written as data=64,fsdp=4, of {', '.join(MESH_AXES)}")
+            asked[axis] = int(size)
+    shape = meshes.complete(tuple(asked[axis] for axis in MESH_AXES), topology.num_devices)
+    return dict(zip(MESH_AXES, shape, strict=True))
+
+
+def facts_of(config: Config, data: Data) -> Facts:
+    """Counts the step's jaxpr on one device: once without recomputing for the model's FLOPs, twice as it is."""
+    few, many = (_traced(_with_clips(config, clips), data) for clips in _TRACED_CLIPS)
+    plain = _traced(_with_clips(without_remat(config), _TRACED_CLIPS[0]), data)
+    clips = _TRACED_CLIPS[0]
+    shapes = _abstract_state(_model(_with_clips(config, 1), _ONE_DEVICE, data))
+    dtype = jnp.dtype(config.network[config.network.name].compute_dtype)
+    return Facts(
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
+        state_bytes=float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))),
+        compute_bytes=dtype.itemsize,
+        work=jaxpr.work_of(few).times(1 / clips),
+        model_flops=jaxpr.work_of(plain).flops / clips,
+        activation_bytes=(jaxpr.peak_bytes(many) - jaxpr.peak_bytes(few)) / (_TRACED_CLIPS[1] - clips),
+        batch_size=config.data.batch_size,
+        num_frames=config.data.num_frames,
+        num_microbatches=config.run.num_microbatches,
+    )
+
+
+def without_remat(config: Config) -> Config:
+    """The same config with every activation kept."""
+    return _changed(config, lambda made: made.network.unet3d.update(remat=False))
+
+
+def _rematerialised(config: Config, data: Data) -> Facts | None:
+    if config.network.unet3d.remat:
+        return None
+    return facts_of(_changed(config, lambda made: made.network.unet3d.update(remat=True)), data)
+
+
+_ONE_DEVICE = dict.fromkeys(MESH_AXES, 1)
+
+
+def _with_clips(config: Config, clips: int) -> Config:
+    def change(made: Config) -> None:
+        made.data.batch_size = made.evaluation.batch_size = clips
+        made.run.num_microbatches = 1
+
+    return _changed(config, change)
+
+
+def _changed(config: Config, change: Callable[[Config], None]) -> Config:
+    made = config.copy_and_resolve_references()
+    change(made)
+    return made
+
+
+def _data(config: Config, num_channels: int, num_classes: int) -> Data:
+    if config.network.class_conditional and num_classes < 1:
+        raise ValueError(
+            "config.network.class_conditional is True, and plan opens no data: say how many classes they have with "
+            "--num_classes=101, say"
+        )
+    return Data(num_channels, num_classes if config.network.class_conditional else None)
+
+
+def _model(config: Config, axes: dict[str, int], data: Data, devices: Any = None) -> build.Model:
+    """The model on a mesh of `devices`; None: a mesh of none, to be checked, or of one real device."""
+    if devices is None and axes == _ONE_DEVICE:
+        devices = jax.local_devices()[:1]
+    mesh = meshes.abstract_mesh(**axes) if devices is None else meshes.make_mesh(**axes, devices=devices)
+    return build.model(config, mesh, num_channels=data.num_channels, num_classes=data.num_classes)
+
+
+def _traced(config: Config, data: Data) -> Any:
+    step, arguments = step_of(_model(config, _ONE_DEVICE, data))
+    return jax.make_jaxpr(step)(*arguments)
+
+
+def _abstract_state(model: build.Model) -> state.TrainState:
+    return state.abstract_state(model.init, model.optimizer, model.mesh, model.rules, model.proposal.first())
+
+
+def step_of(model: build.Model) -> tuple[Any, tuple[Any, ...]]:
+    """The step of `train.make_step` and its abstract arguments: state, window and batch in their resting places."""
+    config, everywhere = model.config, meshes.replicated(model.mesh)
+    window = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), jax.eval_shape(Window.empty)
+    )
+    rows = {"video": ((config.data.num_frames, *model.frame_shape), np.uint8), "index": ((), np.int32)}
+    if model.num_classes is not None:
+        rows["label"] = ((), np.int32)
+    place = meshes.batch_sharding(model.mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=place)
+        for name, (shape, dtype) in rows.items()
+    }
+    return train.make_step(model), (_abstract_state(model), window, batch)
+
+
+def compile_step(config: Config, topology: Topology, axes: dict[str, int], data: Data) -> dict[str, Any]:
+    """Compiles the step for chips that are absent, and reads what came out: plain numbers, for another process."""
+    import libtpu
+    from jax.experimental import topologies
+
+    options = chips.TOPOLOGY_OPTIONS.get(topology.kind, {})
+    absent = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
+    model = _model(config, axes, data, absent.devices)
+    step, arguments = step_of(model)
+    since = time.monotonic()
+    with jax.set_mesh(model.mesh):  # only now: nothing can be computed under a mesh of absent devices
+        lowered = step.lower(*arguments)
+    lowered_after = time.monotonic() - since
+    since = time.monotonic()
+    compiled = lowered.compile()
+    seconds = time.monotonic() - since
+    found = program.program(hlo.parse(compiled.as_text()))
+    facts = read(found, topology.chip)
+    versions = {"jax": jax.__version__, "libtpu": libtpu.__version__}
+    timing = {"lower_seconds": lowered_after, "compile_seconds": seconds}
+    return facts | timing | {"memory": memory_of(compiled), "compiler": _own_analysis(compiled), "versions": versions}
+
+
+def read(found: program.Program, chip: chips.Chip) -> dict[str, Any]:
+    """Sums, roofline and collectives of a compiled program."""
+    sent = sum(each.count * each.sent_bytes for each in found.collectives)
+    line = roofline(found.kernels, sent, chip)
+    return {
+        "flops": sum(each.flops * each.count for each in found.kernels),
+        "bytes": sum(each.bytes * each.count for each in found.kernels),
+        "cycles": sum(each.cycles * each.count for each in found.kernels),
+        "num_unknown_loops": found.num_unknown_loops,
+        "roofline": dataclasses.asdict(line) | {"seconds": line.seconds, "bound": line.bound},
+        "collectives": page.collectives_by_cause(found.collectives),
+        "kernels": page.kernels_by_cause(found.kernels, chip),
+    }
+
+
+def memory_of(compiled: Any) -> dict[str, float]:
+    """Bytes of a device: `total` is what it must hold at once, donated arguments counted once."""
+    stats = compiled.memory_analysis()
+    parts = {
+        "arguments": stats.argument_size_in_bytes,
+        "temporaries": stats.temp_size_in_bytes,
+        "results_not_donated": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "program": stats.generated_code_size_in_bytes,
+    }
+    return parts | {"total": sum(parts.values())}
+
+
+def _own_analysis(compiled: Any) -> dict[str, float]:
+    """XLA's own count, in which a loop's body stands once and a TPU's vector memory counts as memory."""
+    analysis = compiled.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list) else analysis
+    return {"flops": analysis.get("flops", 0.0), "bytes": analysis.get("bytes accessed", 0.0)}
+
+
+def _written(guess: Estimate) -> dict[str, Any]:
+    return dataclasses.asdict(guess) | {
+        "bytes": guess.bytes,
+        "seconds": guess.roofline.seconds,
+        "bound": guess.roofline.bound,
+    }
