@@ -24,11 +24,12 @@ ARROWS: dict[str, set[str]] = {
     "data": {"types"},
     "runtime": CORE,
     "records": CORE,
+    "costs": {"types", "runtime"},
     "refusals": CORE | {"runtime"},
     "build": CORE | {"runtime", "records", "refusals"},
     "configs": set(),
-    "experiments": CORE | {"runtime", "records", "build", "configs"} | VERBS,
-} | {verb: CORE | {"runtime", "records", "build", "configs"} | VERBS for verb in VERBS}
+    "experiments": CORE | {"runtime", "records", "costs", "refusals", "build", "configs"} | VERBS,
+} | {verb: CORE | {"runtime", "records", "costs", "refusals", "build", "configs"} | VERBS for verb in VERBS}
 ROOTS = {"vdm", "data", "configs", "experiments", "tests"}
 
 # module -> the rooms that may import it

@@ -137,9 +137,10 @@ def experiment(config: Config) -> Experiment:
 
 
 def model(config: Config, mesh: Mesh, *, num_channels: int, num_classes: int | None) -> Model:
-    """Builds and checks what needs no data, on a mesh of any devices.
+    """Builds and checks what needs no data.
 
     Args:
+      mesh: of any devices, absent ones too.
       num_channels: of the videos.
       num_classes: None if the network is told no class.
 

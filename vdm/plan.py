@@ -15,6 +15,7 @@ Example: python -m vdm plan --config=configs/paper/ucf101.py --topology=v5p:2x2x
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import json as text
 import time
@@ -25,8 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
-from vdm import build, train
+from vdm import build, refusals, train
 from vdm.costs import child, chips, estimate, hlo, jaxpr, page, program
 from vdm.costs.chips import Topology
 from vdm.costs.estimate import Estimate, Facts
@@ -35,7 +37,7 @@ from vdm.runtime import mesh as meshes
 from vdm.runtime import state
 from vdm.runtime.processes import JobFailed
 from vdm.runtime.step import Window
-from vdm.types import BATCH_AXES, MESH_AXES, Config
+from vdm.types import MESH_AXES, Config
 
 NEEDS_WORKDIR = False
 OPTIONS = (
@@ -62,7 +64,6 @@ class Data:
 
 def main(
     config: Config,
-    workdir: str | None,
     *,
     topology: str,
     mesh: str,
@@ -72,14 +73,12 @@ def main(
     num_channels: int,
     timeout_minutes: int,
 ) -> int:
-    if workdir is not None:
-        raise ValueError("plan needs no --workdir: it leaves nothing behind but the file of --json")
     if search and mesh:
         raise ValueError("--search looks for the mesh; leave --mesh out, or --search")
     slice_of, data = chips.topology(topology), _data(config, num_channels, num_classes)
     axes = axes_of(config, mesh, slice_of)
-    if not search:  # refused before anything is traced; of a search, meshes that cannot be are not looked at
-        _model(config, axes, data)
+    if not search:  # a search looks at no mesh that the batch cannot be laid out on
+        refusals.check_config(config, meshes.abstract_mesh(**axes))
     facts = facts_of(config, data)
     chosen = [axes]
     if search:
@@ -127,7 +126,9 @@ def plan(
             made |= {"compiled": compiled, "fits": compiled["memory"]["total"] <= topology.chip.memory_bytes}
         except RuntimeError as error:
             if _OUT_OF_MEMORY not in str(error):
-                raise JobFailed(f"the compiler failed for {topology.name}, mesh {estimate.spell(axes)}: {error}") from error
+                raise JobFailed(
+                    f"the compiler failed for {topology.name}, mesh {estimate.spell(axes)}: {error}"
+                ) from error
             made |= {"fits": False, "refusal": str(error).splitlines()[0]}
     if not made["fits"]:
         made["levers"] = estimate.levers(facts, axes, topology.chip, _rematerialised(config, data))
@@ -152,7 +153,9 @@ def axes_of(config: Config, mesh: str, topology: Topology) -> dict[str, int]:
         for word in mesh.split(","):
             axis, _, size = word.partition("=")
             if axis not in MESH_AXES or not size.lstrip("-").isdecimal():
-                raise ValueError(f"--mesh={mesh} has {word!r}; it is written as data=64,fsdp=4, of {', '.join(MESH_AXES)}")
+                raise ValueError(
+                    f"--mesh={mesh} has {word!r}; it is written as data=64,fsdp=4, of {', '.join(MESH_AXES)}"
+                )
             asked[axis] = int(size)
     shape = meshes.complete(tuple(asked[axis] for axis in MESH_AXES), topology.num_devices)
     return dict(zip(MESH_AXES, shape, strict=True))
@@ -163,7 +166,7 @@ def facts_of(config: Config, data: Data) -> Facts:
     few, many = (_traced(_with_clips(config, clips), data) for clips in _TRACED_CLIPS)
     plain = _traced(_with_clips(without_remat(config), _TRACED_CLIPS[0]), data)
     clips = _TRACED_CLIPS[0]
-    shapes = _abstract_state(_model(_with_clips(config, 1), _ONE_DEVICE, data))
+    shapes = _abstract_state(_model(_with_clips(config, 1), data, _here()))
     dtype = jnp.dtype(config.network[config.network.name].compute_dtype)
     return Facts(
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
@@ -189,9 +192,6 @@ def _rematerialised(config: Config, data: Data) -> Facts | None:
     return facts_of(_changed(config, lambda made: made.network.unet3d.update(remat=True)), data)
 
 
-_ONE_DEVICE = dict.fromkeys(MESH_AXES, 1)
-
-
 def _with_clips(config: Config, clips: int) -> Config:
     def change(made: Config) -> None:
         made.data.batch_size = made.evaluation.batch_size = clips
@@ -215,17 +215,19 @@ def _data(config: Config, num_channels: int, num_classes: int) -> Data:
     return Data(num_channels, num_classes if config.network.class_conditional else None)
 
 
-def _model(config: Config, axes: dict[str, int], data: Data, devices: Any = None) -> build.Model:
-    """The model on a mesh of `devices`; None: a mesh of none, to be checked, or of one real device."""
-    if devices is None and axes == _ONE_DEVICE:
-        devices = jax.local_devices()[:1]
-    mesh = meshes.abstract_mesh(**axes) if devices is None else meshes.make_mesh(**axes, devices=devices)
+def _model(config: Config, data: Data, mesh: Mesh) -> build.Model:
     return build.model(config, mesh, num_channels=data.num_channels, num_classes=data.num_classes)
 
 
+def _here() -> Mesh:
+    """One real device, on which programs are traced."""
+    return meshes.make_mesh(devices=jax.local_devices()[:1])
+
+
 def _traced(config: Config, data: Data) -> Any:
-    step, arguments = step_of(_model(config, _ONE_DEVICE, data))
-    return jax.make_jaxpr(step)(*arguments)
+    step, arguments = step_of(_model(config, data, _here()))
+    with jax.set_mesh(_here()):
+        return jax.make_jaxpr(step)(*arguments)
 
 
 def _abstract_state(model: build.Model) -> state.TrainState:
@@ -251,12 +253,11 @@ def step_of(model: build.Model) -> tuple[Any, tuple[Any, ...]]:
 
 def compile_step(config: Config, topology: Topology, axes: dict[str, int], data: Data) -> dict[str, Any]:
     """Compiles the step for chips that are absent, and reads what came out: plain numbers, for another process."""
-    import libtpu
     from jax.experimental import topologies
 
     options = chips.TOPOLOGY_OPTIONS.get(topology.kind, {})
     absent = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
-    model = _model(config, axes, data, absent.devices)
+    model = _model(config, data, meshes.make_mesh(**axes, devices=absent.devices))
     step, arguments = step_of(model)
     since = time.monotonic()
     with jax.set_mesh(model.mesh):  # only now: nothing can be computed under a mesh of absent devices
@@ -267,7 +268,7 @@ def compile_step(config: Config, topology: Topology, axes: dict[str, int], data:
     seconds = time.monotonic() - since
     found = program.program(hlo.parse(compiled.as_text()))
     facts = read(found, topology.chip)
-    versions = {"jax": jax.__version__, "libtpu": libtpu.__version__}
+    versions = {"jax": jax.__version__, "libtpu": importlib.metadata.version("libtpu")}
     timing = {"lower_seconds": lowered_after, "compile_seconds": seconds}
     return facts | timing | {"memory": memory_of(compiled), "compiler": _own_analysis(compiled), "versions": versions}
 
@@ -287,7 +288,7 @@ def read(found: program.Program, chip: chips.Chip) -> dict[str, Any]:
     }
 
 
-def memory_of(compiled: Any) -> dict[str, float]:
+def memory_of(compiled: Any) -> dict[str, int]:
     """Bytes of a device: `total` is what it must hold at once, donated arguments counted once."""
     stats = compiled.memory_analysis()
     parts = {

@@ -6,7 +6,7 @@ Every function raises ValueError, which says what was given, what is allowed and
 from __future__ import annotations
 
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from data.sources import Splits
 from vdm.diffusion import noise_priors, samplers, schedules
@@ -18,7 +18,7 @@ _MEASURED_CLIPS = 64
 _DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
 
 
-def check_config(config: Config, mesh: Mesh) -> None:
+def check_config(config: Config, mesh: Mesh | AbstractMesh) -> None:
     """Counts that are no counts, batches that the mesh does not divide, labels dropped that nobody is told."""
     _check_ranges(config)
     _check_batches(config, mesh)
@@ -70,7 +70,7 @@ def check_sampler(config: Config, objective: Objective, step: samplers.Sampler, 
         )
 
 
-def _check_batches(config: Config, mesh: Mesh) -> None:
+def _check_batches(config: Config, mesh: Mesh | AbstractMesh) -> None:
     for key, batch_size in (
         ("data.batch_size", config.data.batch_size),
         ("evaluation.batch_size", config.evaluation.batch_size),
@@ -80,7 +80,7 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
         meshes.check_divides(mesh, batch_size=batch_size, num_frames=config.data.num_frames)
 
 
-def _check_microbatches(config: Config, mesh: Mesh) -> None:
+def _check_microbatches(config: Config, mesh: Mesh | AbstractMesh) -> None:
     count, ways = config.run.num_microbatches, meshes.ways(mesh, BATCH_AXES)
     if config.data.batch_size % (count * ways):
         raise ValueError(

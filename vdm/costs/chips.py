@@ -85,7 +85,9 @@ def topology(name: str) -> Topology:
     """
     kind, _, sides = name.partition(":")
     if kind not in CHIPS:
-        raise ValueError(f"the topology {name!r} is of no known chip; the kinds are {', '.join(CHIPS)}, as in v5e:16x16")
+        raise ValueError(
+            f"the topology {name!r} is of no known chip; the kinds are {', '.join(CHIPS)}, as in v5e:16x16"
+        )
     rank = 2 if kind in ("v5e", "v6e") else 3 if kind in TPUS else 1
     words = sides.split("x")
     if len(words) != rank or not all(word.isdecimal() and int(word) > 0 for word in words):

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def pairs(
-    size: int, taps: int, places: int, *, stride: int, low: int, hole: int, spread: int, is_reversed: bool = False
+    size: int, taps: int, places: int, *, stride: int, low: int, hole: int, spread: int, is_reversed: int = 0
 ) -> int:
     """(output place, tap) pairs along one axis in which the tap falls on a number of the input.
 
@@ -16,7 +16,7 @@ def pairs(
       low: padding before the input; negative: numbers cut off.
       hole: dilation of the input; a tap between its numbers meets none.
       spread: dilation of the kernel.
-      is_reversed: whether the kernel is applied from its end.
+      is_reversed: 1 where the kernel is applied from its end.
     """
     steps = np.arange(taps)[::-1] if is_reversed else np.arange(taps)
     at = np.arange(places)[:, None] * stride + steps * spread - low

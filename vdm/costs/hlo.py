@@ -1,4 +1,4 @@
-"""Reads the text of a compiled program (HLO): computations, instructions, buffers, and the lines of source they are from.
+"""Reads the text of a compiled program (HLO): computations, instructions, buffers, and their lines of source.
 
 Only what a cost is counted from is read. The text is XLA's own, after partitioning and scheduling: shapes are of one
 device. A layout in it says how a buffer lies in memory: `{2,1,0:T(8,128)(2,1)S(1)}` has its last two dimensions padded
@@ -218,7 +218,10 @@ def _frames(text: str) -> dict[int, tuple[str, int, str, int]]:
     for number, row in stack.items():
         facts = _numbers(row)
         place = _numbers(locations.get(facts["file_location_id"], ""))
-        file, function = files.get(place.get("file_name_id", 0), ""), functions.get(place.get("function_name_id", 0), "")
+        file, function = (
+            files.get(place.get("file_name_id", 0), ""),
+            functions.get(place.get("function_name_id", 0), ""),
+        )
         frames[number] = (file, place.get("line", 0), function, facts.get("parent_frame_id", 0))
     return frames
 

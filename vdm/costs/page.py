@@ -37,12 +37,8 @@ def kernels_by_cause(kernels: Iterable[Kernel], chip: Chip) -> list[dict[str, An
         seconds = max(each.flops / chip.peak_flops, each.bytes / chip.memory_bandwidth)
         for place, value in enumerate((1, each.flops, each.bytes, seconds, each.cycles)):
             sums[key][place] += value * each.count
-    names = ("operation", "where", "phase")
-    rows = [
-        dict(zip(names, key, strict=True))
-        | dict(zip(("count", "flops", "bytes", "seconds", "cycles"), values, strict=True))
-        for key, values in sums.items()
-    ]
+    names = ("operation", "where", "phase", "count", "flops", "bytes", "seconds", "cycles")
+    rows: list[dict[str, Any]] = [dict(zip(names, (*key, *values), strict=True)) for key, values in sums.items()]
     return sorted(rows, key=lambda row: -row["seconds"])[: 5 * _SHOWN]
 
 
@@ -58,8 +54,8 @@ def page(plan: dict[str, Any], chip: Chip) -> str:
     lines = [
         f"{plan['config']} on {plan['topology']}, mesh {spell(plan['mesh'])}, batch {plan['batch_size']}",
         f"  parameters          {plan['parameters']:,}",
-        f"  model FLOPs         {plan['model_flops'] / 1e12:.4g} T a step and device (nothing recomputed or padded)",
-        f"  executed FLOPs      {plan['executed_flops'] / 1e12:.4g} T (jaxpr, recomputed blocks twice)",
+        f"  model FLOPs         {_flops(plan['model_flops'])} a step and device (nothing recomputed or padded)",
+        f"  executed FLOPs      {_flops(plan['executed_flops'])} (jaxpr, recomputed blocks twice)",
     ]
     if compiled is None:
         lines += _estimate_lines(plan, guess, chip)
@@ -85,14 +81,14 @@ def _estimate_lines(plan: dict[str, Any], guess: dict[str, Any], chip: Chip) -> 
 
 
 def _compiled_lines(plan: dict[str, Any], compiled: dict[str, Any], guess: dict[str, Any], chip: Chip) -> list[str]:
-    memory, own = compiled["memory"], compiled["compiler"]
+    memory, own, line = compiled["memory"], compiled["compiler"], compiled["roofline"]
     lines = [
         f"  memory              {_gb(memory['total'])} of {_gb(chip.memory_bytes)} a device: arguments "
         f"{_gb(memory['arguments'])}, temporaries {_gb(memory['temporaries'])}, results not donated "
         f"{_gb(memory['results_not_donated'])}, program {_gb(memory['program'])}",
-        f"  compiled FLOPs      {compiled['flops'] / 1e12:.4g} T a step and device, {_gb(compiled['bytes'])} of main "
-        f"memory; XLA's own count {own['flops'] / 1e12:.4g} T, {_gb(own['bytes'])} with vector memory",
-        f"  roofline            {_time(compiled['roofline'], compiled['roofline']['seconds'], compiled['roofline']['bound'])}",
+        f"  compiled FLOPs      {_flops(compiled['flops'])} a step and device, {_gb(compiled['bytes'])} of main "
+        f"memory; XLA's own count {_flops(own['flops'])}, {_gb(own['bytes'])} with vector memory",
+        f"  roofline            {_time(line, line['seconds'], line['bound'])}",
         f"  utilisation         {compiled['utilisation']:.1%} predicted (the estimate said {guess['utilisation']:.1%})",
         f"  compile time        {compiled['compile_seconds']:.0f} s after {compiled['lower_seconds']:.0f} s of tracing",
     ]
@@ -108,13 +104,14 @@ def _compiled_lines(plan: dict[str, Any], compiled: dict[str, Any], guess: dict[
         lines.append(f"    {kind:<19}of {size:<4}{int(count):>6} x  {_gb(sent):>10} sent{'  small' * is_small}")
     lines += ["", "  what causes most exchanges:"]
     lines += [
-        f"    {row['kind']:<19}{row['phase']:<11}{row['count']:>5} x  {_gb(row['sent_bytes']):>10}  {row['where'] or '?'}"
+        f"    {row['kind']:<19}{row['phase']:<11}{row['count']:>5} x  {_gb(row['sent_bytes']):>10}  "
+        f"{row['where'] or '?'}"
         for row in compiled["collectives"][:_SHOWN]
     ]
     lines += ["", "  what takes most time at the roofline:"]
     lines += [
         f"    {row['operation'] or '(copies)':<24.24}{row['phase']:<11}{1e3 * row['seconds']:>8.2f} ms  "
-        f"{row['flops'] / 1e12:>7.3f} T  {_gb(row['bytes']):>10}  {row['where'] or '?'}"
+        f"{_flops(row['flops']):>10}  {_gb(row['bytes']):>10}  {row['where'] or '?'}"
         for row in compiled["kernels"][:_SHOWN]
     ]
     return lines
@@ -126,8 +123,8 @@ def ranking(ranks: Sequence[tuple[dict[str, int], Estimate]], topology: Topology
     for axes, guess in ranks:
         fits = "fits" if guess.fits(topology.chip) else "does not fit"
         lines.append(
-            f"  {spell(axes):<28}{1e3 * guess.roofline.seconds:>9.1f} ms  {guess.utilisation:>6.1%}  {_gb(guess.bytes):>10}"
-            f"  {fits}, {guess.roofline.bound}-bound"
+            f"  {spell(axes):<28}{1e3 * guess.roofline.seconds:>9.1f} ms  {guess.utilisation:>6.1%}  "
+            f"{_gb(guess.bytes):>10}  {fits}, {guess.roofline.bound}-bound"
         )
     return "\n".join(lines)
 
@@ -140,4 +137,9 @@ def _time(line: dict[str, float], seconds: float, bound: str) -> str:
 
 
 def _gb(count: float) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e7 else f"{count / 1e6:.3g} MB"
+    return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
+
+
+def _flops(count: float) -> str:
+    unit, name = next(pair for pair in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (0, "")) if count >= pair[0])
+    return f"{count / (unit or 1):.4g} {name}"

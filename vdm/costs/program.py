@@ -167,7 +167,7 @@ def _collective(module: Module, instruction: Instruction) -> tuple[str, float, i
 
 def _exchange(opcode: str, instruction: Instruction, scattered: bool) -> tuple[str, float, int, Instruction]:
     size = _group_size(instruction.attributes)
-    buffers = [buffer.bytes for buffer in instruction.buffers if "u32" != buffer.kind or buffer.dims]
+    buffers = [buffer.bytes for buffer in instruction.buffers if buffer.kind != "u32" or buffer.dims]
     if instruction.opcode.endswith("-start") and opcode != "all-reduce":  # (operands, results): gather's results larger
         whole = max(buffers, default=0)
     else:
@@ -250,7 +250,7 @@ def _window(attributes: str, number: int) -> dict[str, int]:
         "low": int(at("pad", "0_0").split("_")[0]),
         "hole": int(at("lhs_dilate", "1")),
         "spread": int(at("rhs_dilate", "1")),
-        "is_reversed": at("rhs_reversal", "0") == "1",
+        "is_reversed": int(at("rhs_reversal", "0")),
     }
 
 

@@ -10,8 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
+<<<<<<< HEAD
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+=======
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+>>>>>>> 642216f (python -m vdm plan: the real TPU compiler's answer for a slice that need not be there, or an estimate)
 from jaxtyping import Array, Int, PyTree, Shaped
 
 from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES
@@ -41,6 +45,7 @@ def make_mesh(
       ValueError: if an axis is neither positive nor -1, if two are -1, if the axes do not multiply to the number of
         devices, or if `data` is no multiple of the number of slices.
     """
+<<<<<<< HEAD
     devices = jax.devices() if devices is None else devices
     shape = _complete((data, fsdp, tensor, frames), len(devices))
     return Mesh(arranged(shape, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
@@ -59,9 +64,19 @@ def arranged(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
         )
     within, across = (data // num_slices, *others), (num_slices, *(1 for _ in others))
     return mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+=======
+    shape = complete((data, fsdp, tensor, frames), len(jax.devices() if devices is None else devices))
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+>>>>>>> 642216f (python -m vdm plan: the real TPU compiler's answer for a slice that need not be there, or an estimate)
 
 
-def _complete(shape: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
+def abstract_mesh(data: int, fsdp: int, tensor: int, frames: int) -> AbstractMesh:
+    """A mesh without devices, for what asks for sizes alone."""
+    return AbstractMesh((data, fsdp, tensor, frames), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def complete(shape: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
+    """The sizes of `MESH_AXES` with -1 replaced by all devices that are left. Raises ValueError as `make_mesh`."""
     given = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, shape, strict=True))
     if any(size < 1 and size != -1 for size in shape):
         raise ValueError(f"the mesh is {given}; every axis must be at least 1, or -1 for all devices that are left")
@@ -76,12 +91,12 @@ def _complete(shape: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
     return tuple(num_devices // fixed if size == -1 else size for size in shape)
 
 
-def ways(mesh: Mesh, axes: Sequence[str]) -> int:
+def ways(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
     """Devices along the axes together: into how many parts they split an array."""
     return math.prod(mesh.shape[axis] for axis in axes)
 
 
-def check_divides(mesh: Mesh, *, batch_size: int, num_frames: int) -> None:
+def check_divides(mesh: Mesh | AbstractMesh, *, batch_size: int, num_frames: int) -> None:
     """Refuses a batch that the mesh cannot split evenly.
 
     Raises:
