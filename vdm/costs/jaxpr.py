@@ -126,7 +126,7 @@ def _jaxprs(params: dict[str, Any]) -> list[Jaxpr]:
 
 def _manual_devices(params: dict[str, Any]) -> int:
     """Over how many devices the body of a `shard_map` is split, each doing its block."""
-    mesh, axes = params["mesh"], params["manual_axes"]
+    mesh, axes = params["mesh"], params["newly_manual_axes"]
     return math.prod(mesh.shape[axis] for axis in axes)
 
 

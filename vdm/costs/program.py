@@ -114,13 +114,13 @@ def _schedule(module: Module, name: str, count: int) -> Iterator[tuple[Computati
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
-    """How often a loop's body runs; None if the text does not say: neither a known count nor `i < constant`."""
+    """How often a loop's body runs, by the compiler's word or by `i < constant` of an i that counts from 0; else None."""
     known = re.search(r'known_trip_count":?=?\{"?n"?:"?(\d+)', loop.attributes)
     if known:
         return int(known[1])
     condition = module.computations[loop.called("condition")[0]]
     limits = [_compared_constant(inner) for inner in (condition, *_fused(module, condition))]
-    constants = [int(i.literal) for i in condition.instructions.values() if i.opcode == "constant" and _is_count(i)]
+    constants = [int(i.literal) for i in condition.instructions.values() if _is_count(i)]
     found = [limit for limit in limits if limit is not None]
     if found:
         return found[0]
@@ -132,7 +132,8 @@ def _fused(module: Module, computation: Computation) -> list[Computation]:
 
 
 def _is_count(instruction: Instruction) -> bool:
-    return bool(re.fullmatch(r"\d+", instruction.literal.strip()))
+    whole = instruction.opcode == "constant" and instruction.buffers[0].kind[0] in "su"
+    return whole and instruction.literal.strip().isdecimal()
 
 
 def _has_less_than(computation: Computation) -> bool:
@@ -145,7 +146,7 @@ def _compared_constant(computation: Computation) -> int | None:
         return None
     operands = [computation.instructions[name] for name in computation.instructions[computation.root].operands]
     limit = operands[-1]
-    return int(limit.literal) if limit.opcode == "constant" and _is_count(limit) else None
+    return int(limit.literal) if _is_count(limit) else None
 
 
 def _collective(module: Module, instruction: Instruction) -> tuple[str, float, int, Instruction] | None:
