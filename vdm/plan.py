@@ -183,13 +183,13 @@ def facts_of(config: Config, data: Data) -> Facts:
 
 def without_remat(config: Config) -> Config:
     """The same config with every activation kept."""
-    return _changed(config, lambda made: made.network.unet3d.update(remat=False))
+    return _changed(config, lambda made: made.run.update(remat="none"))
 
 
 def _rematerialised(config: Config, data: Data) -> Facts | None:
-    if config.network.unet3d.remat:
+    if config.run.remat == "blocks":
         return None
-    return facts_of(_changed(config, lambda made: made.network.unet3d.update(remat=True)), data)
+    return facts_of(_changed(config, lambda made: made.run.update(remat="blocks")), data)
 
 
 def _with_clips(config: Config, clips: int) -> Config:

@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config.data.tfds.update(name="ucf101")
     config.network.unet3d.update(channels=256, multipliers=(1, 2, 4, 8), num_blocks=2, attention_levels=(1, 2, 3))
     config.network.unet3d.update(head_dim=64, groups=32, patch=1, dropout=0.1)
-    config.network.unet3d.update(compute_dtype="bfloat16", remat=True)
+    config.network.unet3d.compute_dtype = "bfloat16"
     config.schedule.name = "cosine"
     config.objective.update(target="noise", data_std=0.5)
     config.objective.weighting.name = "simple"

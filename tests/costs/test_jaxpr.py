@@ -111,8 +111,7 @@ def test_what_is_recomputed_is_counted_again():
 
     arguments = _ones(4, 4), _ones(4, 4)
     plain, again = (
-        jaxpr.work(jax.value_and_grad(lambda x, w, r=r: loss(r, x, w), (0, 1)), *arguments).flops
-        for r in (False, True)
+        jaxpr.work(jax.value_and_grad(lambda x, w, r=r: loss(r, x, w), (0, 1)), *arguments).flops for r in (False, True)
     )
     assert plain == 6 * 2 * 4**3
     assert again == 8 * 2 * 4**3

@@ -17,10 +17,10 @@ from vdm.runtime.host_memory import keep_freed_memory
 
 keep_freed_memory()
 
-import numpy as np
+import numpy as np  # noqa: E402  # after the allocator is told
 
-from vdm import train
-from vdm.__main__ import main
+from vdm import train  # noqa: E402
+from vdm.__main__ import main  # noqa: E402
 
 
 def rows_of(batch: train.Batch) -> dict[int, int]:

@@ -33,12 +33,14 @@ class Chip:
 
     id: int
     slice_index: int
-    platform: str = "cpu"
-    device_kind: str = "cpu"
-    process_index: int = 0
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v4"
 
 
-CHIPS = [Chip(number, slice_index=number % 2) for number in range(16)]  # of two slices, in no order
+# two slices of 2x2x2, mixed
+CHIPS = [Chip(number, number % 2, (number // 2 % 2, number // 4 % 2, number // 8)) for number in range(16)]
 
 
 @pytest.mark.feature("R5")
@@ -52,6 +54,10 @@ def test_only_the_data_axis_crosses_slices():
 def test_a_data_axis_that_does_not_hold_the_slices_is_an_error():
     with pytest.raises(ValueError, match=r"data=1, .* 2 slices.*config\.run\.mesh\.data to a multiple of 2"):
         mesh.make_mesh(data=1, fsdp=16, devices=CHIPS)
+
+
+def test_one_slice_needs_no_data_axis():
+    assert mesh.arranged((1, 8, 1, 1), [chip for chip in CHIPS if chip.slice_index == 0]).shape == (1, 8, 1, 1)
 
 
 def test_global_batch_keeps_rows_and_types():

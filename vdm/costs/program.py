@@ -114,7 +114,7 @@ def _schedule(module: Module, name: str, count: int) -> Iterator[tuple[Computati
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
-    """How often a loop's body runs, by the compiler's word or by `i < constant` of an i that counts from 0; else None."""
+    """How often a loop's body runs, by the compiler's word or by `i < constant` of an i counting from 0; else None."""
     known = re.search(r'known_trip_count":?=?\{"?n"?:"?(\d+)', loop.attributes)
     if known:
         return int(known[1])

@@ -14,8 +14,8 @@ def finishing() -> Iterator[None]:
     it is closed.
 
     When a read or write fails, orbax closes its loop over all the others. Their threads then report to a closed loop,
-    and coroutines are torn down at some later collection of garbage: pages of traces below the one line that says what is
-    wrong, and in Python 3.11 a SystemError in whoever compiles source at that moment.
+    and coroutines are torn down at some later collection of garbage: pages of traces below the one line that says what
+    is wrong, and in Python 3.11 a SystemError in whoever compiles source at that moment.
     """
     before = asyncio.get_event_loop_policy()
     asyncio.set_event_loop_policy(_Finishing())

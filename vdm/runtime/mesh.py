@@ -10,12 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-<<<<<<< HEAD
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-=======
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
->>>>>>> 642216f (python -m vdm plan: the real TPU compiler's answer for a slice that need not be there, or an estimate)
 from jaxtyping import Array, Int, PyTree, Shaped
 
 from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES
@@ -45,15 +41,15 @@ def make_mesh(
       ValueError: if an axis is neither positive nor -1, if two are -1, if the axes do not multiply to the number of
         devices, or if `data` is no multiple of the number of slices.
     """
-<<<<<<< HEAD
     devices = jax.devices() if devices is None else devices
-    shape = _complete((data, fsdp, tensor, frames), len(devices))
+    shape = complete((data, fsdp, tensor, frames), len(devices))
     return Mesh(arranged(shape, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def arranged(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
     """The devices as an array of the mesh's shape; see `make_mesh`."""
-    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    # GPUs have a slice index too, one a node
+    num_slices = len({device.slice_index if device.platform == "tpu" else 0 for device in devices})
     if num_slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     data, *others = shape
@@ -64,10 +60,6 @@ def arranged(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
         )
     within, across = (data // num_slices, *others), (num_slices, *(1 for _ in others))
     return mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
-=======
-    shape = complete((data, fsdp, tensor, frames), len(jax.devices() if devices is None else devices))
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
->>>>>>> 642216f (python -m vdm plan: the real TPU compiler's answer for a slice that need not be there, or an estimate)
 
 
 def abstract_mesh(data: int, fsdp: int, tensor: int, frames: int) -> AbstractMesh:
