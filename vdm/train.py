@@ -27,7 +27,7 @@ from data import pipeline, video_io
 from vdm import build, evaluate, sample
 from vdm.diffusion import objectives, schedules
 from vdm.diffusion.objectives import Losses, Objective
-from vdm.records import identity, record
+from vdm.records import checks, identity, record
 from vdm.records.record import Record
 from vdm.runtime import checkpoints, distributed, processes, random, state, watchdog, writers
 from vdm.runtime import mesh as meshes
@@ -90,7 +90,8 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         for done in range(first + 1, run.num_steps + 1):
             dog.beat()
             saver.check()
-            train_state, window = advance(train_state, window, next(batches))
+            with jax.transfer_guard("disallow"):  # no copy to or from the host hides in a step
+                train_state, window = advance(train_state, window, next(batches))
             if done == first + 1:
                 log.compiled(window)
             stops = watch.stops_after(done)
@@ -280,7 +281,7 @@ class Log:
         self._empty_window = jax.jit(Window.empty, out_shardings=meshes.replicated(experiment.mesh))
         self._writer = writers.Writer(folder, first_step=int(first.step))
         self._progress = Progress(int(first.step), experiment.config.run.num_steps)
-        self._record = _begin(experiment, before, first)
+        self._record = dataclasses.replace(_begin(experiment, before, first), checks=checks.read(folder))
         self._since = time.monotonic()
         if distributed.is_writer():
             record.write(folder, self._record)

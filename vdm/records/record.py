@@ -18,6 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vdm.records import environment, identity, schema
+from vdm.records.checks import Checks
 
 VERSION = 1
 FILE_NAME = "record.json"
@@ -86,6 +87,7 @@ class Record:
       timings: seconds, by what they were spent on (set-up, compile, train, sample), summed over the starts.
       curves: name -> (step, value); `/` in a name groups (`validation/log_snr -4`).
       level_losses: name of the error -> (log_snr, loss) at the end of training, on held-out clips.
+      checks: what `python -m vdm check` measured in the work directory before the last start; None if it was not run.
       metrics: of the samples; `evaluated_step` is the checkpoint's step that they were drawn from, None before that.
     """
 
@@ -103,6 +105,7 @@ class Record:
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, Curve] = dataclasses.field(default_factory=dict)
     level_losses: dict[str, tuple[tuple[float, float], ...]] = dataclasses.field(default_factory=dict)
+    checks: Checks | None = None
     metrics: tuple[Metric, ...] = ()
     evaluated_step: int | None = None
 

@@ -1,0 +1,84 @@
+"""The check of a machine passes here, and notices what it is there to notice."""
+
+import zlib
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from vdm import build, check, train
+from vdm.nets import attention
+from vdm.records import checks
+from vdm.runtime import mesh, random, step
+
+
+def one_device():
+    return mesh.make_mesh(devices=jax.devices()[:1])
+
+
+def twin():
+    return check.narrowed(tiny.get_config(), one_device())
+
+
+@pytest.mark.feature("R8")
+def test_all_is_well_here_and_the_run_knows_it(tmp_path):
+    """One device; the check of eight is in on_eight_devices.py."""
+    config = tiny.get_config()
+    config.run.num_steps = 1
+    done = check.check(config, tmp_path)
+    assert done.passed, done.checks
+    assert checks.read(tmp_path) == done
+    assert not (tmp_path / "check").exists()
+    assert train.train(config, tmp_path).checks == done
+
+
+def test_a_wrong_sum_over_microbatches_is_seen(monkeypatch):
+    monkeypatch.setattr(
+        step,
+        "microbatches",
+        lambda batch, count: jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:])[:1].repeat(count, 0), batch),
+    )
+    found = {each.name: each for each in check.steps(twin(), one_device())}
+    assert not found["microbatches = whole batch"].passed
+    assert found["blocks computed again = kept"].passed
+
+
+def test_frames_that_see_each_other_are_seen(monkeypatch):
+    attend = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda *inputs, **options: attend(*inputs, **options | {"identity": None}))
+    assert not check.image_mode(twin(), one_device()).passed
+
+
+def test_other_noise_is_seen(monkeypatch):
+    model = build.model(tiny.get_config(), one_device(), num_channels=3, num_classes=None)
+    assert check.noise(model)[0].passed
+    uniform = random.example_uniform
+    monkeypatch.setattr(random, "example_uniform", lambda key, indices: uniform(key, indices + 1))
+    assert not check.noise(model)[0].passed
+
+
+def threefry(key, counter):
+    """Threefry-2x32 of 20 rounds, in numpy (Salmon et al. 2011, section 3.3 and table 5)."""
+    schedule = (*key, key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    x = [np.asarray(word, np.uint32) + own for word, own in zip(counter, schedule, strict=False)]
+    for group in range(5):
+        for rotation in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x[0] = x[0] + x[1]
+            x[1] = ((x[1] << np.uint32(rotation)) | (x[1] >> np.uint32(32 - rotation))) ^ x[0]
+        x[0] = x[0] + schedule[(group + 1) % 3]
+        x[1] = x[1] + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return x
+
+
+def test_the_known_bits_come_from_another_implementation():
+    with np.errstate(over="ignore"):
+        zero = np.uint32(0)
+        # Random123 1.14, tests/kat_vectors
+        assert threefry((zero, zero), (0, 0)) == [0x6B200159, 0x99BA4EFE]
+        key = zero, zero  # of seed 0, then of the purpose NOISE = 2 and of step 1
+        for word in (2, 1):
+            key = tuple(threefry(key, (0, word)))
+        of_examples = threefry(key, (0, np.arange(check.BITS_OF)))
+        first, _ = threefry(tuple(of_examples), (0, 0))
+    assert zlib.crc32((first >> np.uint32(9)).astype("<u4").tobytes()) == check.BITS
