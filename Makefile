@@ -13,7 +13,7 @@ COMPILE = uv pip compile --quiet --universal --generate-hashes --no-emit-index-u
 help:
 	@echo "make demo      train two objectives on moving shapes and compare them: $(DEMO)/report.html"
 	@echo "make test      the tests that every change must pass"
-	@echo "make test-all  these and the long ones, and whether they notice when the mathematics is broken"
+	@echo "make test-all  these and the long ones, whether they notice broken mathematics, and runs that are killed"
 	@echo "make features  which feature is proved by which test, and did it pass; writes the README's table"
 	@echo "make lint      ruff, pyright, and whether the tables in the READMEs are those of the records"
 	@echo "make lock      compile the lock files from their .in files (needs uv)"
@@ -40,6 +40,7 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(PY) -m pytest $(PARALLEL)
 	$(PY) -m tests.mutations
+	$(PY) -m tests.faults
 
 smoke: $(INSTALLED)
 	$(PY) -m pytest -m smoke
@@ -54,6 +55,7 @@ lint: $(LINT)
 	$(PY) -m tests.features --check
 	$(PY) -m experiments.demo.publish --check
 	$(PY) -m experiments.solvers --check
+	$(PY) -m tests.faults --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .

@@ -93,9 +93,9 @@ def free_port() -> int:
 
 
 def config_of(num_steps: int) -> Config:
-    """The tiny experiment with batch and parameters split over both processes, and frames within each."""
+    """The tiny experiment with batch and parameters split over all devices of both processes."""
     config = tiny.get_config()
-    config.run.mesh.update(data=1, fsdp=4, frames=2)
+    config.run.mesh.update(data=1, fsdp=8)
     config.run.update(num_steps=num_steps, log_every_steps=1, stuck_after_seconds=200.0)
     return config
 

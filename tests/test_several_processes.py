@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 
@@ -37,9 +38,12 @@ def runs(tmp_path_factory):
         wait_for(lambda: checkpoints.saved_steps(two / "checkpoints"), run)
         run.processes[1].send_signal(signal.SIGTERM)
         ends["told"] = run.codes(60), checkpoints.saved_steps(two / "checkpoints"), record.read(two), run.said()
+    done = ends["told"][1][-1]
+    shutil.copytree(two / "checkpoints" / str(done), two / "checkpoints" / str(done + 1))
+    for part in (two / "checkpoints" / str(done + 1) / "state" / "ocdbt.process_1" / "d").iterdir():
+        part.write_bytes(part.read_bytes()[:10])  # damage that process 1 meets, and process 0 does not
     with several.Run(several.story("after_that", two), folder / "killed", 2) as run:
-        done = folder / "two_done"
-        wait_for(lambda: (done / "all").exists(), run)
+        wait_for(lambda: (folder / "two_done" / "all").exists(), run)
         run.processes[1].kill()
         since = time.monotonic()
         ends["killed"] = run.codes(60)[0], time.monotonic() - since, run.logs[0].read_text(), run.said()
@@ -63,6 +67,17 @@ def test_a_process_that_dies_ends_the_other_in_time_with_a_line_that_says_why(ru
     assert seconds < 1.5 * several.HEARTBEAT_SECONDS + 5
     last = log.rstrip().splitlines()[-1]
     assert last.startswith("error: JAX's runtime ended this process") and "dies or cannot be reached" in last
+
+
+@pytest.mark.feature("R6", "R7")
+def test_where_one_process_cannot_read_its_part_all_go_back_to_the_last_good_checkpoint(runs):
+    folder, ends = runs
+    done = ends["told"][1][-1]
+    log = (folder / "killed_0.txt").read_text()
+    assert f"warning: the checkpoint of step {done + 1} is damaged (process 1 could not read its part of it)" in log
+    assert f"going on from step {done} in" in log
+    aside = folder / "two_done" / "damaged_checkpoints"
+    assert [path.name for path in aside.iterdir()] == [str(done + 1)]
 
 
 @pytest.mark.feature("R6")

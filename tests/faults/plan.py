@@ -8,9 +8,9 @@ import signal
 from typing import Literal
 
 Moment = Literal["start", "step", "save"]
-NUM_STEPS = 120
+NUM_STEPS = 90
 CHECKPOINT_EVERY_STEPS = 4
-FURTHEST = 12  # steps of a life before it may be killed; in a save: those until the next one come on top
+FURTHEST = 8  # steps of a life before it may be killed; in a save: those until the next one come on top
 
 
 @dataclasses.dataclass(frozen=True)
