@@ -60,6 +60,8 @@ def test_an_unknown_verb_names_the_known_ones(capsys):
         ((CONFIG, "--workdir=x", "--config.network.label_dropout=0.1"), "class_conditional"),
         ((CONFIG, "--workdir=x", "--config.data.height=9"), "9 x 8"),
         ((CONFIG, "--workdir=x", "--config.run.mesh.fsdp=3"), "multiply"),
+        ((CONFIG, "--workdir=x", "--config.run.distributed.name=several"), "none, auto, given"),
+        ((CONFIG, "--workdir=x", "--config.run.distributed.name=given"), "host:port of process 0"),
         ((CONFIG, "--workdir=x", "--config.objective.times.name=grid", "--config.schedule.name=ddpm_linear",
           "--config.objective.times.grid.num_steps=10"), "make them equal"),
         ((CONFIG, "--workdir=x", "--config.schedule.name=ddpm_linear", "--config.sampler.num_steps=2000"), "1000-step"),

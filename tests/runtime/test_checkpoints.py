@@ -223,7 +223,7 @@ def test_what_cannot_be_read_now_is_not_called_damaged(two_steps, monkeypatch, e
     def hindered(*args, **options):
         raise error
 
-    monkeypatch.setattr(checkpoints.ocp.StandardCheckpointer, "restore", hindered)
+    monkeypatch.setattr(checkpoints.ocp.StandardCheckpointHandler, "restore", hindered)
     with pytest.raises(checkpoints.CheckpointError, match="that is no damage") as caught:
         checkpoints.restore_last_good(two_steps[0], toy.abstract_state(HERE), lambda identity: None)
     assert not isinstance(caught.value, checkpoints.DamagedCheckpointError)
