@@ -114,6 +114,7 @@ def after_that(workdir: Path) -> int:
     for step in range(2):
         write_shards(workdir / f"batch_{step}", next(batches))
     batches.close()
+    distributed.of_all(0)  # both have written all of that
     if distributed.is_writer():
         shutil.copytree(workdir, f"{workdir}_done")
         Path(f"{workdir}_done", "all").touch()
