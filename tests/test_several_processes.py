@@ -40,8 +40,8 @@ def runs(tmp_path_factory):
         ends["told"] = run.codes(60), checkpoints.saved_steps(two / "checkpoints"), record.read(two), run.said()
     done = ends["told"][1][-1]
     shutil.copytree(two / "checkpoints" / str(done), two / "checkpoints" / str(done + 1))
-    for part in (two / "checkpoints" / str(done + 1) / "state" / "ocdbt.process_1" / "d").iterdir():
-        part.write_bytes(part.read_bytes()[:10])  # what process 1 wrote
+    for part in (two / "checkpoints" / str(done + 1) / "state" / "d").iterdir():
+        part.write_bytes(part.read_bytes()[:10])  # where all small arrays lie
     with several.Run(several.story("after_that", two), folder / "killed", 2) as run:
         wait_for(lambda: (folder / "two_done" / "all").exists(), run)
         run.processes[1].kill()
