@@ -29,9 +29,9 @@ VERBS = {
     "train": "train one config, or go on where its work directory stopped",
     "sample": "draw clips from a trained run: MP4, GIF and a contact sheet",
     "evaluate": "score a trained run: losses per noise level, and what an oracle reads from its samples",
+    "compare": "train and evaluate a grid of configs on the same data, noise and network: report.html",
     "plan": "compile a config's step for TPUs that need not be there: does it fit, and what bounds it",
     "check": "check on this machine that its compiler and devices compute what they should",
-    "compare": "train and evaluate a grid of configs on the same data, noise and network: report.html",
 }
 SAVES_ON_SIGTERM = ("train",)
 

@@ -103,7 +103,7 @@ def levers(facts: Facts, axes: dict[str, int], chip: Chip, rematerialised: Facts
             found.append(f"config.run.num_microbatches={count}")
             break
     if rematerialised is not None and estimate(rematerialised, axes, chip).fits(chip):
-        found.append("recomputing the blocks (remat)")
+        found.append("config.run.remat=blocks")
     for axis, allowed in (("fsdp", axes["data"]), ("frames", math.gcd(axes["data"], facts.num_frames))):
         for more in _doublings(axes[axis], axes[axis] * allowed):
             if axes["data"] % (more // axes[axis]):

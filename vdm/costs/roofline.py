@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vdm.costs.chips import Chip
 
 
+@runtime_checkable
 class Counted(Protocol):
     """A kernel, or an operation of a jaxpr."""
 

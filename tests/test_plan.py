@@ -1,0 +1,151 @@
+"""The verb `plan`: without the compiler an estimate, with it the step that `train` runs; errors before any compile."""
+
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from tests import tiny
+from vdm import __main__, build, plan, train
+from vdm.costs import chips, jaxpr, page, program
+from vdm.runtime import mesh as meshes
+
+NO_COMPILER = importlib.util.find_spec("libtpu") is None
+CONFIG = "--config=tests/tiny.py"
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return plan.facts_of(tiny.get_config(), plan.Data(3, None))
+
+
+def test_the_step_is_that_of_train_and_its_arguments_rest_where_training_puts_them():
+    config = tiny.get_config()
+    model = build.model(config, meshes.make_mesh(), num_channels=3, num_classes=None)
+    step, (train_state, window, batch) = plan.step_of(model)
+    experiment = build.experiment(config)
+    with jax.set_mesh(experiment.mesh):
+        real_state, _ = train.start(experiment, train.epath.Path("nowhere"))
+        batches = train.device_batches(experiment, 0)
+        real_batch = next(batches)
+        batches.close()
+        after, _ = step(real_state, train.Window.empty(), real_batch)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), train_state) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), after
+    )
+    shapes = {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()}
+    assert shapes == {name: (leaf.shape, leaf.dtype) for name, leaf in real_batch.items() if name in shapes}
+    assert window.mean_loss.shape == ()
+
+
+def test_facts_scale_with_the_clips_of_the_step(facts):
+    """A step of 16 clips has 16 times the FLOPs of a clip; the parameters are those of the network."""
+    config = tiny.get_config()
+    config.data.batch_size = config.evaluation.batch_size = 16
+    model = build.model(config, meshes.make_mesh(), num_channels=3, num_classes=None)
+    step, arguments = plan.step_of(model)
+    with jax.set_mesh(model.mesh):
+        whole = jaxpr.work(step, *arguments)
+    assert facts.work.flops * 16 == pytest.approx(whole.flops, rel=1e-3)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    assert facts.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert facts.state_bytes == pytest.approx(16 * facts.num_parameters, rel=1e-2)  # parameters, average, two moments
+
+
+def test_the_models_flops_leave_out_what_is_recomputed(facts):
+    config = tiny.get_config()
+    config.run.remat = "blocks"
+    again = plan.facts_of(config, plan.Data(3, None))
+    assert again.model_flops == facts.model_flops == pytest.approx(facts.work.flops)
+    assert again.work.flops > 1.1 * again.model_flops
+
+
+def test_an_estimate_is_called_one_and_goes_into_the_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "can_compile", lambda topology: False)
+    file = tmp_path / "plan.json"
+    code = __main__.main(["vdm", "plan", CONFIG, "--topology=v5e:2x4", "--mesh=data=4,fsdp=2", f"--json={file}"])
+    printed = capsys.readouterr().out
+    assert code == 0
+    assert "ESTIMATE from the jaxpr alone" in printed
+    written = json.loads(file.read_text())
+    assert written["compiled"] is None
+    assert written["mesh"] == {"data": 4, "fsdp": 2, "tensor": 1, "frames": 1}
+    assert f"{written['parameters']:,}" in printed
+
+
+def test_what_does_not_fit_ends_with_1_and_says_what_would(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "can_compile", lambda topology: False)
+    small = chips.Chip(**{**vars(chips.CHIPS["v5e"]), "memory_bytes": 5e5})
+    monkeypatch.setitem(chips.CHIPS, "v5e", small)
+    assert __main__.main(["vdm", "plan", CONFIG, "--topology=v5e:2x2"]) == 1
+    printed = capsys.readouterr().out
+    assert "DOES NOT FIT" in printed
+    assert "config.data.batch_size=4" in printed
+
+
+def test_a_search_ranks_meshes_and_plans_the_best_three(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "can_compile", lambda topology: False)
+    assert __main__.main(["vdm", "plan", CONFIG, "--topology=v5e:2x4", "--search"]) == 0
+    printed = capsys.readouterr().out
+    assert all(mesh in printed for mesh in ("  data=8 ", "  data=4,fsdp=2 ", "  fsdp=8 "))
+    assert printed.count("tiny on v5e:2x4") == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--topology=v7:2x2"], "no known chip"),
+        (["--topology=v5e:2x4", "--mesh=data=3"], "must multiply to that number"),
+        (["--topology=v5e:2x4", "--mesh=rows=8"], "written as data=64,fsdp=4"),
+        (["--topology=v5e:4x4", "--mesh=data=16"], "a batch of 8 clips cannot be split"),
+        (["--topology=v5e:2x4", "--mesh=data=1,frames=8"], "4 frames cannot be split"),
+        (["--topology=v5e:2x4", "--search", "--mesh=data=8"], "leave --mesh out"),
+        (["--topology=v5e:2x4", "--config.network.class_conditional=True"], "--num_classes"),
+        (["--topology=v5e:16x16", "--search"], "no mesh of 256 devices"),
+        (["--topology=v5e:2x4", "--workdir=here"], "workdir"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_compile(options, words, capsys, monkeypatch):
+    monkeypatch.setattr(plan.child, "run", lambda *args, **options: pytest.fail("compiled"))
+    assert __main__.main(["vdm", "plan", CONFIG, *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        ("its process died with exit code -9", 1, "the compiler failed for v5e:2x4, mesh data=8: its process died"),
+        ("RESOURCE_EXHAUSTED: Used 20G of 15G hbm", 1, "DOES NOT FIT"),
+    ],
+)
+def test_a_compiler_that_fails_is_a_message(error, code, words, capsys, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(plan, "can_compile", lambda topology: True)
+    monkeypatch.setattr(plan.child, "run", fail)
+    assert __main__.main(["vdm", "plan", CONFIG, "--topology=v5e:2x4"]) == code
+    printed = capsys.readouterr()
+    assert words in printed.out + printed.err
+
+
+def test_rows_are_summed_by_cause_and_small_exchanges_stand_apart():
+    def exchange(sent, count, op_name="jit(step)/transpose(jvp())/dot"):
+        return program.Collective("all-gather", count, sent, 4, "nets/blocks.py:40", op_name)
+
+    rows = page.collectives_by_cause((exchange(2e6, 1), exchange(3e6, 2), exchange(10.0, 5)))
+    assert [(row["count"], row["sent_bytes"], row["is_small"]) for row in rows] == [(3, 8e6, False), (5, 50.0, True)]
+    assert {row["phase"] for row in rows} == {"backward"}
+
+
+@pytest.mark.skipif(NO_COMPILER, reason="the TPU compiler (package libtpu, requirements/tpu.txt) is not installed")
+def test_the_tpu_compiler_counts_the_flops_of_the_jaxpr(facts):
+    config, slice_of = tiny.get_config(), chips.topology("v5e:2x2")
+    axes = plan.axes_of(config, "data=2,fsdp=2", slice_of)
+    made = plan.plan(config, slice_of, axes, plan.Data(3, None), facts, 600.0)
+    compiled = made["compiled"]
+    assert compiled["flops"] == pytest.approx(made["executed_flops"], rel=0.02)
+    assert 0 < compiled["memory"]["arguments"] < 1e8
+    assert {row["kind"] for row in compiled["collectives"]} >= {"all-gather", "all-reduce"}
+    assert made["fits"] and 0 < compiled["utilisation"] < 1
