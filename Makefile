@@ -56,6 +56,7 @@ lint: $(LINT)
 	$(PY) -m experiments.demo.publish --check
 	$(PY) -m experiments.solvers --check
 	$(PY) -m tests.faults --check
+	$(PY) -m experiments.plans --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .
