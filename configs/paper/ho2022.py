@@ -30,12 +30,12 @@ def get_config() -> ConfigDict:
 
 
 def twin(config: ConfigDict) -> ConfigDict:
-    """The same experiment for a CPU's test: every part and level, few channels, moving shapes as the data."""
+    """The same experiment for tests on a CPU: every part and level, few channels and blocks, moving shapes as data."""
     config.name += "_twin"
     config.data.update(name="moving_shapes", num_frames=4, height=16, width=16, batch_size=4)
     config.data.moving_shapes.update(num_train=64, num_validation=16, background=0.0)
     config.objective.data_std = 0.22
-    config.network.unet3d.update(channels=8, head_dim=8, groups=4)
+    config.network.unet3d.update(channels=8, num_blocks=1, head_dim=8, groups=4)
     config.sampler.num_steps = 2
     config.evaluation.update(num_samples=4, num_validation=4, batch_size=4)
     config.run.update(num_steps=2, log_every_steps=1, validate_every_steps=0, sample_every_steps=0)

@@ -78,7 +78,7 @@ def test_a_twin_trains_and_is_the_experiment_but_for_its_size(name):
         twin, whole = config[part].to_dict(), paper[part].to_dict()
         twin.pop("data_std", None), whole.pop("data_std", None)
         assert twin == whole
-    sizes = ("channels", "head_dim", "groups")
+    sizes = ("channels", "num_blocks", "head_dim", "groups")
     assert {key: value for key, value in config.network.unet3d.items() if key not in sizes} == {
         key: value for key, value in paper.network.unet3d.items() if key not in sizes
     }
