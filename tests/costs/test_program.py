@@ -193,3 +193,52 @@ ENTRY %main (x: f32[64,8]) -> f32[16,8] {
 """
     (found,) = program.program(hlo.parse(scatter)).collectives
     assert dataclasses.astuple(found)[:4] == ("reduce-scatter", 1, 64 * 8 * 4 * 3 / 4, 4)
+
+
+def test_an_exchange_that_goes_on_beside_kernels_is_counted_once_and_they_are_counted():
+    """As the TPU compiler (libtpu 0.0.42.1) writes it: started by one fusion, carried along by another that computes a
+    product meanwhile, ended by a third; each of the three names the gather."""
+    beside = """HloModule m
+%start (p: f32[16,32]) -> (f32[16,32], f32[32,32], u32[]) {
+  %p = f32[16,32]{1,0:T(8,128)} parameter(0)
+  %g = f32[32,32]{1,0:T(8,128)} all-gather(%p), channel_id=6, replica_groups={{0,1}}, dimensions={0}
+  ROOT %c = (f32[16,32]{1,0:T(8,128)}, f32[32,32]{1,0:T(8,128)}, u32[]{:S(2)}) custom-call(%g), \
+custom_call_target="AsyncCollectiveStart"
+}
+%beside (p: f32[16,32], w: f32[32,32], s: u32[], a: f32[8,64], b: f32[64,8]) -> (f32[8,8], f32[16,32], u32[]) {
+  %p = f32[16,32]{1,0:T(8,128)} parameter(0)
+  %w = f32[32,32]{1,0:T(8,128)} parameter(1)
+  %s = u32[]{:S(2)} parameter(2)
+  %a = f32[8,64]{1,0} parameter(3)
+  %b = f32[64,8]{1,0} parameter(4)
+  %d = f32[8,8]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %g = f32[32,32]{1,0:T(8,128)} all-gather(%p), channel_id=6, replica_groups={{0,1}}, dimensions={0}
+  ROOT %t = (f32[8,8]{1,0}, f32[16,32]{1,0:T(8,128)}, u32[]{:S(2)}) tuple(%d, %p, %s)
+}
+%end (p: f32[16,32], w: f32[32,32], s: u32[]) -> f32[32,32] {
+  %p = f32[16,32]{1,0:T(8,128)} parameter(0)
+  %w = f32[32,32]{1,0:T(8,128)} parameter(1)
+  %s = u32[]{:S(2)} parameter(2)
+  %g = f32[32,32]{1,0:T(8,128)} all-gather(%p), channel_id=6, replica_groups={{0,1}}, dimensions={0}
+  ROOT %c = f32[32,32]{1,0:T(8,128)} custom-call(%p, %w, %g, %s), custom_call_target="AsyncCollectiveDone"
+}
+ENTRY %main (x: f32[16,32], a: f32[8,64], b: f32[64,8]) -> f32[32,32] {
+  %x = f32[16,32]{1,0:T(8,128)} parameter(0)
+  %a = f32[8,64]{1,0} parameter(1)
+  %b = f32[64,8]{1,0} parameter(2)
+  %f1 = (f32[16,32]{1,0:T(8,128)}, f32[32,32]{1,0:T(8,128)}, u32[]{:S(2)}) fusion(%x), kind=kCustom, calls=%start
+  %e0 = f32[16,32]{1,0:T(8,128)} get-tuple-element(%f1), index=0
+  %e1 = f32[32,32]{1,0:T(8,128)} get-tuple-element(%f1), index=1
+  %e2 = u32[]{:S(2)} get-tuple-element(%f1), index=2
+  %f2 = (f32[8,8]{1,0}, f32[16,32]{1,0:T(8,128)}, u32[]{:S(2)}) fusion(%e0, %e1, %e2, %a, %b), kind=kCustom, \
+calls=%beside
+  %e3 = u32[]{:S(2)} get-tuple-element(%f2), index=2
+  ROOT %f3 = f32[32,32]{1,0:T(8,128)} fusion(%e0, %e1, %e3), kind=kCustom, calls=%end
+}
+""".replace("\\\n", "")
+    found = program.program(hlo.parse(beside))
+    assert [(each.kind, each.count, each.sent_bytes) for each in found.collectives] == [
+        ("all-gather", 1, 32 * 32 * 4 / 2)
+    ]
+    (product,) = found.kernels
+    assert (product.flops, product.bytes) == (2 * 8 * 8 * 64, 4 * (8 * 64 + 64 * 8 + 8 * 8))

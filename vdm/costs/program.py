@@ -97,6 +97,8 @@ def program(module: Module) -> Program:
             where, op_name = module.where(source) or module.where(instruction), source.op_name or instruction.op_name
             collectives.append(Collective(kind, count, sent, size, where, op_name))
         elif instruction.opcode not in _FREE and not instruction.opcode.endswith("-done"):
+            if _progress(module, instruction) == "ends":
+                continue
             kernels.append(_kernel(module, computation, instruction, count))
     return Program(tuple(kernels), tuple(collectives), unknown)
 
@@ -154,16 +156,36 @@ def _collective(module: Module, instruction: Instruction) -> tuple[str, float, i
     opcode = instruction.opcode.removesuffix("-start")
     if opcode in COLLECTIVES and not instruction.opcode.endswith("-done"):
         return _exchange(opcode, instruction, scattered=False)
+    inner = _inner_collective(module, instruction)
+    if inner is None or _progress(module, instruction):
+        return None
+    body, candidate = inner
+    opcode = candidate.opcode.removesuffix("-start")
+    scattered = opcode == "all-reduce" and any("slice" in each.opcode for each in body.instructions.values())
+    return _exchange(opcode, candidate, scattered)
+
+
+def _inner_collective(module: Module, instruction: Instruction) -> tuple[Computation, Instruction] | None:
     if instruction.opcode not in ("fusion", "async-start", "custom-call"):
         return None
-    for name in instruction.called("calls"):
-        inner = module.computations[name]
-        for candidate in inner.instructions.values():
-            opcode = candidate.opcode.removesuffix("-start")
-            if opcode in COLLECTIVES and not candidate.opcode.endswith("-done"):
-                scattered = opcode == "all-reduce" and any("slice" in i.opcode for i in inner.instructions.values())
-                return _exchange(opcode, candidate, scattered)
+    for body in (module.computations[name] for name in instruction.called("calls")):
+        for each in body.instructions.values():
+            if each.opcode.removesuffix("-start") in COLLECTIVES:
+                return body, each
     return None
+
+
+def _progress(module: Module, instruction: Instruction) -> str:
+    """What a fusion does for an exchange that an earlier one has started: "goes on" beside a kernel, "ends", or ""."""
+    inner = _inner_collective(module, instruction)
+    if inner is None:
+        return ""
+    targets = " ".join(each.attributes for each in inner[0].instructions.values() if each.opcode == "custom-call")
+    if "AsyncCollectiveDone" in targets:
+        return "ends"
+    parameters = (each for each in inner[0].instructions.values() if each.opcode == "parameter")
+    is_handed_on = any("S(2)" in buffer.layout for each in parameters for buffer in each.buffers)  # its semaphores
+    return "goes on" if is_handed_on and "AsyncCollectiveStart" not in targets else ""
 
 
 def _exchange(opcode: str, instruction: Instruction, scattered: bool) -> tuple[str, float, int, Instruction]:
@@ -276,6 +298,8 @@ def _moved(buffer: Buffer, results: list[Buffer]) -> float:
 
 
 def _read_alone(instruction: Instruction, position: int, buffer: Buffer) -> float:
+    if instruction.opcode in COLLECTIVES or instruction.opcode == "tuple":  # of an exchange that goes on; handed on
+        return 0.0
     if position == 0 and instruction.opcode in _SLICES:
         return float(sum(each.padded_bytes for each in instruction.buffers))
     if position == 0 and instruction.opcode == "dynamic-update-slice":
@@ -300,7 +324,8 @@ def _written(inner: list[Computation], computation: Computation, instruction: In
     leaves = [home.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
     for number, buffer in enumerate(instruction.buffers):
         leaf = leaves[number] if number < len(leaves) else None
-        if not buffer.is_main:
+        handed_on = leaf is not None and (leaf.opcode == "parameter" or leaf.opcode in COLLECTIVES)
+        if not buffer.is_main or (inner and handed_on):
             yield 0.0
         elif leaf is not None and leaf.opcode == "dynamic-update-slice":
             yield float(home.instructions[leaf.operands[1]].buffers[0].padded_bytes)

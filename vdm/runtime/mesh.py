@@ -49,7 +49,7 @@ def make_mesh(
 def arranged(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
     """The devices as an array of the mesh's shape; see `make_mesh`."""
     # GPUs have a slice index too, one a node
-    num_slices = len({device.slice_index if device.platform == "tpu" else 0 for device in devices})
+    num_slices = len({getattr(device, "slice_index", 0) if device.platform == "tpu" else 0 for device in devices})
     if num_slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     data, *others = shape
