@@ -99,10 +99,12 @@ def _refuse_constant(word: str) -> None:
 
 
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    given, wanted = set(_expect(dict, value, where)), {field.name for field in dataclasses.fields(kind)}
-    if given != wanted:
-        missing, unknown = sorted(wanted - given), sorted(given - wanted)
+    hints, given, fields = typing.get_type_hints(kind), set(_expect(dict, value, where)), dataclasses.fields(kind)
+    known = {field.name for field in fields}
+    # what None stands for as a default is "not measured", which is true of a document older than the key
+    needed = {field.name for field in fields if field.default is not None}
+    missing, unknown = sorted(needed - given), sorted(given - known)
+    if missing or unknown:
         raise ValueError(f"{where} has other keys than this version writes: missing {missing}, unknown {unknown}.")
     return kind(**{name: read(hints[name], value[name], f"{where}.{name}") for name in value})
 
