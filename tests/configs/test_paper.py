@@ -71,7 +71,10 @@ def test_the_network_has_the_parameters_of_the_papers_description(name, channels
     assert level < 0.01 * count
 
 
-@pytest.mark.parametrize("name", ["bair", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ucf101", "kinetics600"))])
+TWINS = ("bair", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ucf101", "kinetics600")))
+
+
+@pytest.mark.parametrize("name", TWINS)
 def test_a_twin_trains_and_is_the_experiment_but_for_its_size(name):
     config, paper = PAPERS[name].get_config("twin"), PAPERS[name].get_config()
     for part in ("schedule", "objective", "optimizer"):
