@@ -256,6 +256,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
 
 
 @pytest.mark.feature("R9")
+@pytest.mark.feature("R8")
+def test_no_copy_from_the_host_hides_in_a_step(tmp_path, monkeypatch):
+    """On a CPU only the way to the device can be seen."""
+    monkeypatch.setattr(train, "device_batches", lambda *_: (batch for batch in [{}]))
+    monkeypatch.setattr(train, "make_step", lambda _: lambda state, window, batch: (state, jnp.add(np.ones(3), 1)))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train.train(tiny.get_config(), tmp_path)
+
+
 def test_a_work_directory_of_another_run_is_refused(uninterrupted):
     other = tiny.get_config()
     other.optimizer.learning_rate = 1e-4

@@ -90,8 +90,9 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         for done in range(first + 1, run.num_steps + 1):
             dog.beat()
             saver.check()
+            batch = next(batches)
             with jax.transfer_guard("disallow"):  # no copy to or from the host hides in a step
-                train_state, window = advance(train_state, window, next(batches))
+                train_state, window = advance(train_state, window, batch)
             if done == first + 1:
                 log.compiled(window)
             stops = watch.stops_after(done)
