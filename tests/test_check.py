@@ -39,7 +39,7 @@ def test_a_wrong_sum_over_microbatches_is_seen(monkeypatch):
         "microbatches",
         lambda batch, count: jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:])[:1].repeat(count, 0), batch),
     )
-    found = {each.name: each for each in check.steps(twin(), one_device())}
+    found = {each.name: each for each in check.steps(twin(), one_device(), check.first_params(twin()))}
     assert not found["microbatches = whole batch"].passed
     assert found["blocks computed again = kept"].passed
 
@@ -47,7 +47,7 @@ def test_a_wrong_sum_over_microbatches_is_seen(monkeypatch):
 def test_frames_that_see_each_other_are_seen(monkeypatch):
     attend = attention.attend
     monkeypatch.setattr(attention, "attend", lambda *inputs, **options: attend(*inputs, **options | {"identity": None}))
-    assert not check.image_mode(twin(), one_device()).passed
+    assert not check.image_mode(twin(), one_device(), check.first_params(twin())).passed
 
 
 def test_other_noise_is_seen(monkeypatch):

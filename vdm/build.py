@@ -31,7 +31,9 @@ from vdm.nets.sharding import UNET_RULES, Rule
 from vdm.nets.unet3d import UNet3DConfig, unet3d
 from vdm.runtime import mesh as meshes
 from vdm.runtime import optimizer as optimizers
+from vdm.runtime import state
 from vdm.runtime.optimizer import Optimizer
+from vdm.runtime.state import TrainState
 from vdm.types import Condition, Config, Denoiser, ExampleKeys, Key, Level, LogSnr, Network, Params, Prediction, Video
 
 
@@ -67,6 +69,10 @@ class Model:
         """The network's first parameters, and at "schedule" those of a schedule that is learned."""
         params = self.network.init(key)
         return params | {"schedule": self.objective.schedule} if self.learns_schedule else params
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, types and resting places of the state that training begins with; see `state.abstract_state`."""
+        return state.abstract_state(self.init, self.optimizer, self.mesh, self.rules, self.proposal.first())
 
     def objective_of(self, params: Params) -> Objective:
         """The objective, with the schedule as it has been learned."""

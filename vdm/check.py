@@ -31,7 +31,7 @@ from vdm import build, train
 from vdm.records import checks, environment, schema
 from vdm.records.checks import Check, Checks
 from vdm.records.record import write_whole
-from vdm.runtime import checkpoints, distributed, random, state
+from vdm.runtime import checkpoints, distributed, random
 from vdm.runtime import mesh as meshes
 from vdm.runtime.optimizer import Optimizer
 from vdm.runtime.random import Purpose
@@ -69,7 +69,13 @@ def check(config: Config, workdir: epath.PathLike) -> Checks:
     twin = narrowed(config, mesh)
     folder = epath.Path(workdir)
     with jax.default_matmul_precision("highest"):  # a TPU's float32 product is one of bfloat16 else
-        found = (*steps(twin, mesh), saved(twin, mesh, folder), *noise(model), image_mode(twin, mesh))
+        params = first_params(twin)
+        found = (
+            *steps(twin, mesh, params),
+            saved(twin, mesh, params, folder),
+            *noise(model),
+            image_mode(twin, mesh, params),
+        )
     done = Checks(
         version=checks.VERSION,
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -105,9 +111,8 @@ def _narrow_unet(config: Config) -> None:
 _NARROW: dict[str, Callable[[Config], None]] = {"unet3d": _narrow_unet}
 
 
-def steps(twin: Config, mesh: Mesh) -> tuple[Check, ...]:
+def steps(twin: Config, mesh: Mesh, params: Params) -> tuple[Check, ...]:
     """The gradient of one step in several ways, each against the step on the mesh in float32."""
-    params = _params(twin)
     here = _gradient(twin, mesh, params)
     again = _gradient(_with(twin, remat="blocks"), mesh, params)
     found = [Check("blocks computed again = kept", _distance(again, here), SAME)]
@@ -144,7 +149,7 @@ def _model(config: Config, mesh: Mesh) -> build.Model:
     return build.model(config, mesh, num_channels=NUM_CHANNELS, num_classes=num_classes)
 
 
-def _params(config: Config) -> Params:
+def first_params(config: Config) -> Params:
     """First parameters with noise on them: those that start at zero would hide what stands before them."""
     params = jax.jit(_model(config, meshes.make_mesh(devices=jax.local_devices()[:1])).init)(jax.random.key(0))
     generator = np.random.default_rng(0)
@@ -158,8 +163,7 @@ def _params(config: Config) -> Params:
 
 def _state(model: build.Model, params: Params) -> TrainState:
     """The state before the first step, from parameters on the host."""
-    memory = model.proposal.first()
-    abstract = state.abstract_state(model.init, model.optimizer, model.mesh, model.rules, memory)
+    abstract = model.abstract_state()
     zero: Any = np.int32(0)
     begun = TrainState(
         step=zero,
@@ -167,7 +171,7 @@ def _state(model: build.Model, params: Params) -> TrainState:
         ema=jax.tree.map(np.copy, params),
         opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract.opt_state),
         num_clipped=zero,
-        proposal=memory,
+        proposal=model.proposal.first(),
     )
     return jax.device_put(begun, jax.tree.map(lambda leaf: leaf.sharding, abstract))
 
@@ -195,17 +199,15 @@ def _distance(given: PyTree[np.ndarray], wanted: PyTree[np.ndarray]) -> float:
     return max(float(np.abs(left - right).max()) for left, right in pairs) / largest
 
 
-def saved(twin: Config, mesh: Mesh, folder: epath.Path) -> Check:
+def saved(twin: Config, mesh: Mesh, params: Params, folder: epath.Path) -> Check:
     """How many numbers of the train state come back from a checkpoint changed."""
     model = _model(twin, mesh)
     directory = folder / "check"
     with jax.set_mesh(mesh):
-        begun = _state(model, _params(twin))
+        begun = _state(model, params)
         with checkpoints.CheckpointWriter(directory, {}, max_to_keep=1) as writer:
             writer.save(begun)
-        memory = model.proposal.first()
-        abstract = state.abstract_state(model.init, model.optimizer, mesh, model.rules, memory)
-        again = checkpoints.restore(directory, abstract)
+        again = checkpoints.restore(directory, model.abstract_state())
         pairs = zip(*(jax.tree.leaves(_whole(each, mesh)) for each in (begun, again)), strict=True)
         changed = sum(np.count_nonzero(np.asarray(one) != np.asarray(other)) for one, other in pairs)
     if distributed.is_writer():
@@ -234,9 +236,9 @@ def noise(model: build.Model) -> tuple[Check, ...]:
     )
 
 
-def image_mode(twin: Config, mesh: Mesh) -> Check:
+def image_mode(twin: Config, mesh: Mesh, params: Params) -> Check:
     """How far a change of the first frame reaches the others in image mode, relative to its reach in a clip."""
-    model, params = _model(twin, mesh), _params(twin)
+    model = _model(twin, mesh)
     size = twin.data.batch_size
     xt = jax.random.normal(jax.random.key(2), (size, twin.data.num_frames, *model.frame_shape))
 

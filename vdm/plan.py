@@ -34,7 +34,6 @@ from vdm.costs.chips import Topology
 from vdm.costs.estimate import Estimate, Facts
 from vdm.costs.roofline import roofline
 from vdm.runtime import mesh as meshes
-from vdm.runtime import state
 from vdm.runtime.processes import JobFailed
 from vdm.runtime.step import Window
 from vdm.types import MESH_AXES, Config
@@ -166,7 +165,7 @@ def facts_of(config: Config, data: Data) -> Facts:
     few, many = (_traced(_with_clips(config, clips), data) for clips in _TRACED_CLIPS)
     plain = _traced(_with_clips(without_remat(config), _TRACED_CLIPS[0]), data)
     clips = _TRACED_CLIPS[0]
-    shapes = _abstract_state(_model(_with_clips(config, 1), data, _here()))
+    shapes = _model(_with_clips(config, 1), data, _here()).abstract_state()
     dtype = jnp.dtype(config.network[config.network.name].compute_dtype)
     return Facts(
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
@@ -230,10 +229,6 @@ def _traced(config: Config, data: Data) -> Any:
         return jax.make_jaxpr(step)(*arguments)
 
 
-def _abstract_state(model: build.Model) -> state.TrainState:
-    return state.abstract_state(model.init, model.optimizer, model.mesh, model.rules, model.proposal.first())
-
-
 def step_of(model: build.Model) -> tuple[Any, tuple[Any, ...]]:
     """The step of `train.make_step` and its abstract arguments: state, window and batch in their resting places."""
     config, everywhere = model.config, meshes.replicated(model.mesh)
@@ -248,7 +243,7 @@ def step_of(model: build.Model) -> tuple[Any, tuple[Any, ...]]:
         name: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=place)
         for name, (shape, dtype) in rows.items()
     }
-    return train.make_step(model), (_abstract_state(model), window, batch)
+    return train.make_step(model), (model.abstract_state(), window, batch)
 
 
 def compile_step(config: Config, topology: Topology, axes: dict[str, int], data: Data) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from vdm.records.record import write_whole
 from vdm.runtime import checkpoints, distributed, random
 from vdm.runtime import mesh as meshes
 from vdm.runtime.random import Purpose
-from vdm.runtime.state import abstract_state
 from vdm.types import BATCH_AXES, Condition, Config, Denoiser, Key, Params, Video
 
 OPTIONS = (
@@ -70,9 +69,7 @@ def restore(config: Config, workdir: epath.PathLike, step: int | None = None) ->
     saved = checkpoints.read_identity(directory, step=step)
     identity.require_same_identity(_without(saved), _without(identity.identity(config)), str(workdir))
     experiment = build.experiment(config)
-    parts = experiment.init, experiment.optimizer
-    abstract = abstract_state(*parts, experiment.mesh, experiment.rules, experiment.proposal.first())
-    state = checkpoints.restore(directory, abstract, step=step)
+    state = checkpoints.restore(directory, experiment.abstract_state(), step=step)
     return experiment, state.ema, int(state.step)
 
 

@@ -157,13 +157,13 @@ def start(
     first parameters.
     """
     directory = folder / "checkpoints"
-    parts = experiment.init, experiment.optimizer
-    where = experiment.mesh, experiment.rules, experiment.proposal.first()
     if not checkpoints.agreed_steps(directory):
-        return state.init_state(*parts, random.key(experiment.config.seed, Purpose.INIT), *where), []
+        key, where = random.key(experiment.config.seed, Purpose.INIT), (experiment.mesh, experiment.rules)
+        first = state.init_state(experiment.init, experiment.optimizer, key, *where, experiment.proposal.first())
+        return first, []
     restored, damaged = checkpoints.restore_last_good(
         directory,
-        state.abstract_state(*parts, *where),
+        experiment.abstract_state(),
         lambda saved: identity.require_same_identity(saved, experiment.config, str(folder)),
     )
     digest = checkpoints.digest(directory, step=int(restored.step))
@@ -214,9 +214,7 @@ def make_step(experiment: build.Model) -> Callable[[TrainState, Window, Batch], 
             num_microbatches=config.run.num_microbatches,
         )
 
-    parts = experiment.init, experiment.optimizer
-    abstract = state.abstract_state(*parts, mesh, experiment.rules, experiment.proposal.first())
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    places = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
     return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(mesh)))
 
 
