@@ -81,6 +81,18 @@ def test_small_frames_are_enlarged_by_whole_pixels(tmp_path):
     assert np.array_equal(video_io.enlarge(frames, 2)[0, :2, :2], np.broadcast_to(frames[0, 0, 0], (2, 2, 3)))
 
 
+def test_the_same_frames_are_the_same_mp4_whatever_lay_in_memory():
+    rng = np.random.default_rng(3)
+    walk = np.cumsum(rng.normal(0, 60, (5, 4, 8, 8, 3)), axis=1)
+    frames = video_io.grid(np.clip(walk + 126, 0, 255).astype(np.uint8))
+    seen = set()
+    for _ in range(40):
+        rubbish = [rng.integers(0, 256, rng.integers(1_000, 300_000), dtype=np.uint8) for _ in range(20)]
+        del rubbish  # the encoder is given this memory
+        seen.add(video_io.encode_mp4(frames, 8))
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gif_with_few_colours_is_exact(channels):
     frames = np.random.default_rng(1).integers(0, 4, (5, 8, 8, channels), dtype=np.uint8) * 80
