@@ -82,7 +82,7 @@ def test_small_frames_are_enlarged_by_whole_pixels(tmp_path):
 
 
 def test_the_same_frames_are_the_same_mp4_whatever_lay_in_memory():
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(0)
     walk = np.cumsum(rng.normal(0, 60, (5, 4, 8, 8, 3)), axis=1)
     frames = video_io.grid(np.clip(walk + 126, 0, 255).astype(np.uint8))
     seen = set()
