@@ -20,6 +20,7 @@ LogSnr = Float[Array, "batch frames"]
 FrameIndex = Int[Array, "batch frames"]
 Key = KeyArray[Array, ""]
 ExampleKeys = KeyArray[Array, "batch"]
+FrameKeys = KeyArray[Array, "batch frames"]
 Params = PyTree[Any]
 Config = Any  # an ml_collections.ConfigDict, whose keys no type checker knows
 

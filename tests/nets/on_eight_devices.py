@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.nets import tiny
-from vdm.nets.fold import fold, unfold
 from vdm.nets.linear import Conv
 from vdm.nets.module import split
+from vdm.nets.sharding import UNET_RULES, shardings
 from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES
 
 CLIPS = PartitionSpec(BATCH_AXES, FRAME_AXES)
@@ -33,17 +33,15 @@ def fold_moves_nothing():
     x = jax.random.normal(jax.random.key(0), (8, 4, 4, 4, 8))  # two clips a device: with one, any merge is local
     part = split("conv", lambda rngs: Conv(8, 8, rngs))
     params = part.init(jax.random.key(1))
-    alone = part.call(params, x)
-    for here in (mesh(2, 2, 1, 2), mesh(2, 1, 2, 2)):
+    alone = part.apply(params, (x,))
+    for here in (mesh(4, 1, 1, 2), mesh(2, 1, 1, 4)):
         with jax.set_mesh(here):
-            placed = place(here, x)
-            there_and_back = jax.jit(lambda x: unfold(fold(x), x.shape[1]))
-            np.testing.assert_array_equal(there_and_back(placed), x)
-            assert not COLLECTIVES.search(compiled_text(lambda x: unfold(jnp.sin(fold(x)), x.shape[1]), placed))
-            convolved = jax.jit(part.call)(params, placed)
+            given = jax.device_put(params, NamedSharding(here, PartitionSpec())), place(here, x)
+            convolve = jax.jit(lambda params, x: part.apply(params, (x,)))
+            convolved = convolve(*given)
             np.testing.assert_allclose(convolved, alone, rtol=1e-5, atol=1e-5)
             assert convolved.sharding.is_equivalent_to(NamedSharding(here, CLIPS), 5), convolved.sharding
-            assert not COLLECTIVES.search(compiled_text(part.call, params, placed))
+            assert not COLLECTIVES.search(convolve.lower(*given).compile().as_text())
     here = mesh(2, 2, 1, 2)
     naive = compiled_text(convolve_merged, params, place(here, x))
     assert COLLECTIVES.search(naive), "a global reshape moves nothing either: this check shows nothing"
@@ -73,29 +71,25 @@ def a_split_network_is_the_network():
     alone = jax.jit(value_and_gradient)(tiny.params(tiny.SMALL), *inputs)
     here = mesh(2, 1, 2, 2)
     with jax.set_mesh(here):
-        params = jax.tree.map(lambda leaf: jax.device_put(leaf, resting(here, leaf)), tiny.params(tiny.SMALL))
+        params = tiny.params(tiny.SMALL)
+        params = jax.device_put(params, shardings(params, UNET_RULES, here))
         given = jax.jit(value_and_gradient)(params, *(place(here, each) for each in inputs))
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(alone[1]))
     np.testing.assert_allclose(given[0], alone[0], rtol=1e-4, atol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale), given[1], alone[1])
 
 
-def resting(here, leaf):
-    """Output channels over `tensor`, where it divides them."""
-    ways = here.shape["tensor"]
-    split_last = leaf.ndim > 1 and leaf.shape[-1] % ways == 0
-    return NamedSharding(here, PartitionSpec(*(None,) * (leaf.ndim - 1), "tensor") if split_last else PartitionSpec())
-
-
 def what_the_mesh_does_not_divide_is_refused():
+    part = split("conv", lambda rngs: Conv(8, 8, rngs))
+    params = part.init(jax.random.key(1))
     with jax.set_mesh(mesh(2, 2, 1, 2)):
-        for shape in ((6, 4, 2, 2, 1), (4, 3, 2, 2, 1)):
+        for shape in ((6, 4, 2, 2, 8), (4, 3, 2, 2, 8)):
             try:
-                fold(jnp.zeros(shape))
+                part.apply(params, (jnp.zeros(shape),))
             except ValueError as error:
                 assert f"{shape[0]} clips of {shape[1]} frames" in str(error), error
             else:
-                raise AssertionError(f"{shape} was folded")
+                raise AssertionError(f"{shape} was split")
 
 
 CHECKS = (fold_moves_nothing, a_split_network_is_the_network, what_the_mesh_does_not_divide_is_refused)

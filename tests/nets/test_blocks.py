@@ -113,6 +113,6 @@ def test_dropout_keeps_the_mean():
     call, params = part_of(lambda rngs: build(rngs=rngs))
     x, embedding = video(3, 3), jnp.ones((2, 3, 2))
     expected = call(params, x, embedding, None) - x
-    keys = jax.random.split(jax.random.key(0), (500, 2))
+    keys = jax.random.split(jax.random.key(0), (500, 2, 3))
     mean = jax.vmap(call, (None, None, None, 0))(params, x, embedding, keys).mean(axis=0) - x
     assert abs(float(jnp.vdot(mean, expected) / jnp.vdot(expected, expected)) - 1) < 0.03

@@ -12,7 +12,6 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from vdm.nets import sharding
 from vdm.nets.blocks import NORMS
 from vdm.nets.embeddings import POSITIONS
 from vdm.nets.fold import tubes, untubed
@@ -76,8 +75,11 @@ class TemporalAttention(nnx.Module):
         self.position = POSITIONS[position](channels // head_dim, rngs)
 
     def __call__(self, x: Features, frame_index: FrameIndex, is_image: Bool[Array, "batch"] | None) -> Features:
-        """Where `is_image` is True the weights are the identity: W_out W_v norm(x) is added, frame by frame."""
-        bias = sharding.whole_clips(self.position(frame_index))[:, None]
+        """Where `is_image` is True the weights are the identity: W_out W_v norm(x) is added, frame by frame.
+
+        `frame_index` is that of all frames, `x` may be a device's part of them.
+        """
+        bias = self.position(frame_index)[:, None]
         identity = None if is_image is None else is_image[:, None, None, None, None]
         y = self.heads(tubes(self.norm(x)), bias=bias, identity=identity)
         return x + untubed(y, *x.shape[2:4])

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vdm.nets.linear import Conv, Dense, Features
-from vdm.types import ExampleKeys
+from vdm.types import FrameKeys
 
 Embedding = Float[Array, "batch frames embedding"]
 
@@ -96,12 +96,12 @@ class ResidualBlock(nnx.Module):
         self.conv_2 = Conv(channels_out, channels_out, rngs, zero=True)
         self.skip = Dense(channels_in, channels_out, rngs) if channels_in != channels_out else None
 
-    def __call__(self, x: Features, embedding: Embedding, keys: ExampleKeys | None) -> Features:
-        """`keys` draw the dropout, example by example; None: no dropout."""
+    def __call__(self, x: Features, embedding: Embedding, keys: FrameKeys | None) -> Features:
+        """`keys` draw the dropout, frame by frame; None: no dropout."""
         y = self.conv_1(jax.nn.silu(self.norm_1(x)))
         y = jax.nn.silu(self.embedding(y, embedding))
         if keys is not None and self.dropout > 0:
-            kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout, y.shape[1:]))(keys)
+            kept = jax.vmap(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout, y.shape[2:])))(keys)
             y = jnp.where(kept, y / (1 - self.dropout), 0)
         y = self.conv_2(y)
         return y + (x if self.skip is None else self.skip(x))

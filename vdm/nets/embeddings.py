@@ -49,9 +49,8 @@ class LabelEmbedding(nnx.Module):
         self.num_classes = num_classes
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (num_classes + 1, channels)))
 
-    def __call__(self, label: Int[Array, "batch"] | None) -> Float[Array, "..."]:
-        """[batch, 1, embedding], or [1, 1, embedding] of the null class without labels."""
-        label = jnp.array([self.num_classes]) if label is None else jnp.where(label < 0, self.num_classes + 1, label)
+    def __call__(self, label: Int[Array, "batch"]) -> Float[Array, "batch 1 embedding"]:
+        label = jnp.where(label < 0, self.num_classes + 1, label)
         return jnp.take(self.kernel[...], label, axis=0, mode="fill", fill_value=jnp.nan)[:, None]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from vdm.nets import sharding
-from vdm.nets.remat import REMAT
-from vdm.types import ExampleKeys, Key, Params
+from vdm.types import ExampleKeys, FrameKeys, Key, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,29 +41,34 @@ class Part:
         module = self.build(nnx.Rngs(params=named_key(key, self.name)))
         return nnx.to_pure_dict(nnx.split(module)[1])
 
-    def apply(self, params: Params, *args: Any, dtype: DTypeLike = jnp.float32, remat: str = "none") -> Any:
-        """Calls the module on `args`, its parameters laid out as it needs them.
+    def apply(
+        self,
+        params: Params,
+        frames: Sequence[Any] = (),
+        clips: Sequence[Any] = (),
+        *,
+        dtype: DTypeLike = jnp.float32,
+        remat: str = "none",
+    ) -> Any:
+        """Calls the module on what belongs to frames and to clips; see `sharding.on_each_device`.
 
         Args:
           params: its own, as they rest: `subtree(params_of_the_network, name)`.
+          frames: arguments [batch, frames, ...].
+          clips: further arguments, [batch, ...].
           dtype: that the module computes in.
           remat: what of it the backward pass computes again, a name in `REMAT`.
         """
-
-        def call(params: Params, *args: Any) -> Any:
-            return self.call(sharding.enter(params, self.name, dtype), *args)
-
-        if remat != "none" or sharding.gathers_kernels():
-            call = jax.checkpoint(call, policy=REMAT[remat])
-        return call(params, *args)
+        return sharding.on_each_device(self.call, params, self.name, frames, clips, dtype=dtype, remat=remat)
 
     def equals(self, other: Part) -> bool:
         """Whether both compute the same function of parameters and arguments."""
         return self.graphdef == other.graphdef and self.shapes == other.shapes
 
     def call(self, params: Params, *args: Any) -> Any:
-        """Calls the module with its own parameters on `args`."""
-        return nnx.merge(self.graphdef, params)(*args)  # type: ignore[operator]
+        """Calls the module with its own parameters on `args`; operations carry the part's name in profiles and plans."""
+        with jax.named_scope(self.name):
+            return nnx.merge(self.graphdef, params)(*args)  # type: ignore[operator]
 
 
 def split(name: str, build: Callable[[nnx.Rngs], nnx.Module]) -> Part:
@@ -98,6 +102,11 @@ def named_key(key: Key, name: str) -> Key:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def named_keys(keys: ExampleKeys, name: str) -> ExampleKeys:
+def frame_keys(keys: ExampleKeys, num_frames: int) -> FrameKeys:
+    """A key of each of the keys for every frame: a frame draws the same on whatever device it is."""
+    return jax.vmap(lambda key: jax.vmap(lambda frame: jax.random.fold_in(key, frame))(jnp.arange(num_frames)))(keys)
+
+
+def named_keys(keys: FrameKeys, name: str) -> FrameKeys:
     """`named_key` of each of the keys."""
-    return jax.vmap(lambda key: named_key(key, name))(keys)
+    return jax.vmap(jax.vmap(lambda key: named_key(key, name)))(keys)

@@ -11,7 +11,7 @@ import jax
 
 PRODUCT = "product"  # what a convolution or a dense layer gives
 GATHERED = "gathered"  # a kernel, whole along `fsdp`: kept by no policy, for that would undo the split
-_OF_GATHERING = ("convert_element_type", "sharding_constraint")  # operations that a gathered kernel comes from
+_OF_GATHERING = ("convert_element_type", "all_gather")  # operations that a gathered kernel comes from
 
 
 def _all_but_kernels(operation: Any, *_: Any, **options: Any) -> bool:

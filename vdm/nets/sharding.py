@@ -5,15 +5,16 @@ is found in the path decides, and a path that none matches is an error. The opti
 path of the parameter that they mirror at the end of their own ("opt_state/0/mu/down_0/conv/kernel"), so the same line
 of the table places all of them; patterns must therefore not be anchored at the start of the path.
 
-A block computes with kernels that are whole along `fsdp`: they are gathered when it is entered, in the compute type,
-and the float32 gradients go back to where the parameters rest. Activations are laid out at the block's boundary. Left
-to itself the compiler infers layouts of activations from those of kernels and moves both.
+A block runs on each device's own clips and frames, inside `jax.shard_map`, with kernels that are whole along `fsdp`:
+they are gathered when it is entered, in the compute type, and the float32 sums of their gradients are scattered back to
+where the parameters rest. Only `tensor` is left to the compiler. Left more, it reduced gradients in bfloat16, or took
+the products of a gradient apart into loops of sums that are sent on from device to device.
 """
 
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
-from vdm.nets.remat import GATHERED
+from vdm.nets.remat import GATHERED, REMAT
 from vdm.types import BATCH_AXES, FRAME_AXES, Params
 
 Rule = tuple[str, PartitionSpec]
@@ -108,72 +109,114 @@ def shardings(tree: PyTree[Any], rules: Sequence[Rule], mesh: Mesh | AbstractMes
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+_SPLIT = (*BATCH_AXES, *FRAME_AXES)  # axes that a block's devices differ along
+_CLIPS, _FRAMES = PartitionSpec(BATCH_AXES), PartitionSpec(BATCH_AXES, FRAME_AXES)
+
+
 def split_mesh() -> AbstractMesh | None:
     """The mesh in use (`jax.set_mesh`); None where there is none, or one of a single device."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 else mesh
 
 
-def gathers_kernels() -> bool:
-    """Whether the mesh in use splits resting kernels along `fsdp`."""
+def ways_of_frames() -> int:
+    """Into how many parts the mesh in use splits the frames of a clip."""
     mesh = split_mesh()
-    return mesh is not None and mesh.shape["fsdp"] > 1
+    return 1 if mesh is None else _ways(FRAME_AXES, mesh)
 
 
-def enter(params: Params, path: str, dtype: DTypeLike) -> Params:
-    """A block's parameters as it computes with them: kernels rounded to `dtype` and whole along `fsdp`.
-
-    Type and gradients stay float32, and the gradients are laid out as the parameters rest. Without a mesh nothing is
-    done: the layers cast.
+def on_each_device(
+    block: Callable[..., Any],
+    params: Params,
+    path: str,
+    frames: Sequence[Any],
+    clips: Sequence[Any],
+    *,
+    dtype: DTypeLike,
+    remat: str,
+) -> Any:
+    """`block(params, *frames, *clips)`, each device computing its own clips and frames.
 
     Args:
+      block: no clip's result may depend on another clip; a frame's may on others by `fold.tubes` alone.
       params: of the block, as they rest.
       path: of the block in the network's tree, "down_0/block_1".
-      dtype: that the block computes in.
+      frames: arrays [batch, frames, ...] or None, of which a device sees its frames.
+      clips: arrays [batch, ...] or None, of which a device sees all frames.
+      dtype: that the block computes in: of the gathered kernels.
+      remat: what of it the backward pass computes again, a name in `REMAT`. Gathering always is.
+
+    Returns:
+      What the block returns, [batch, frames, ...]; [batch, ...] where `frames` is empty.
+
+    Raises:
+      ValueError: the mesh does not divide the batch or the number of frames.
     """
     mesh = split_mesh()
     if mesh is None:
-        return params
+        again = block if remat == "none" else jax.checkpoint(block, policy=REMAT[remat])
+        return again(params, *frames, *clips)
+    _check_divides(mesh, frames)
+    resting = jax.tree_util.tree_map_with_path(
+        lambda key_path, leaf: spec_of(f"{path}/{path_of(key_path)}", leaf.shape, UNET_RULES, mesh), params
+    )
 
-    def entered(key_path: tuple[Any, ...], leaf: Float[Array, "..."]) -> Float[Array, "..."]:
-        name = f"{path}/{path_of(key_path)}"
-        resting = spec_of(name, leaf.shape, UNET_RULES, mesh)
-        return _enter(leaf, dtype if name.endswith("/kernel") else leaf.dtype, resting)
+    def on_device(params: Params, *inputs: Any) -> Any:
+        return block(jax.tree.map(functools.partial(_whole, dtype), params, resting), *inputs)
 
-    return jax.tree_util.tree_map_with_path(entered, params)
+    held = jax.tree.map(_along_fsdp, resting, is_leaf=lambda spec: isinstance(spec, PartitionSpec))
+    if remat != "none" or mesh.shape["fsdp"] > 1:
+        on_device = jax.checkpoint(on_device, policy=REMAT[remat])
+    return jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(held, *(_FRAMES for _ in frames), *(_CLIPS for _ in clips)),
+        out_specs=_FRAMES if len(frames) else _CLIPS,
+        axis_names=set(_SPLIT),
+    )(params, *frames, *clips)
+
+
+def _check_divides(mesh: AbstractMesh, frames: Sequence[Any]) -> None:
+    batch, num_frames = _ways(BATCH_AXES, mesh), _ways(FRAME_AXES, mesh)
+    for array in frames:
+        if array is not None and (array.shape[0] % batch or array.shape[1] % num_frames):
+            raise ValueError(
+                f"The mesh splits the batch {batch} ways and the frames {num_frames} ways, which does not divide "
+                f"{array.shape[0]} clips of {array.shape[1]} frames: choose multiples, or another mesh."
+            )
+
+
+def _along_fsdp(spec: PartitionSpec) -> PartitionSpec:
+    return PartitionSpec(*(axes if axes == "fsdp" else None for axes in spec))
+
+
+def _whole(dtype: DTypeLike, leaf: Float[Array, "..."], resting: PartitionSpec) -> Float[Array, "..."]:
+    """A parameter as a device computes with it. Its gradient is summed over the devices that see other clips."""
+    own = _along_fsdp(resting)
+    missing = tuple(axis for axis in _SPLIT if axis not in own)
+    leaf = jax.lax.pcast(leaf, missing, to="varying")  # backwards: the sum, of a device's share after the scatter
+    if "fsdp" not in own or jax.lax.axis_size("fsdp") == 1:
+        return leaf
+    return _gathered(leaf, dtype, own.index("fsdp"))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _enter(leaf: Float[Array, "..."], dtype: DTypeLike, resting: PartitionSpec) -> Float[Array, "..."]:
-    gathered = jax.lax.with_sharding_constraint(leaf.astype(dtype), _gathered(resting))
+def _gathered(leaf: Float[Array, "..."], dtype: DTypeLike, axis: int) -> Float[Array, "..."]:
+    gathered = jax.lax.all_gather(leaf.astype(dtype), "fsdp", axis=axis, tiled=True)
     return checkpoint_name(gathered.astype(leaf.dtype), GATHERED)  # the layers cast again, for float32 gradients
 
 
-def _forward(leaf: Float[Array, "..."], dtype: DTypeLike, resting: PartitionSpec) -> tuple[Float[Array, "..."], None]:
-    return _enter(leaf, dtype, resting), None
+def _forward(leaf: Float[Array, "..."], dtype: DTypeLike, axis: int) -> tuple[Float[Array, "..."], None]:
+    return _gathered(leaf, dtype, axis), None
 
 
-def _backward(
-    dtype: DTypeLike, resting: PartitionSpec, residual: None, gradient: Float[Array, "..."]
-) -> tuple[Float[Array, "..."]]:
-    # Whole, then split: the compiler makes one reduce-scatter of both. Asked for the split gradient alone it takes the
-    # product apart into a loop with as many steps, and sums sent on, as there are devices.
-    whole = jax.lax.with_sharding_constraint(gradient, _gathered(resting))
-    return (jax.lax.with_sharding_constraint(whole, resting),)
+def _backward(dtype: DTypeLike, axis: int, residual: None, gradient: Float[Array, "..."]) -> tuple[Float[Array, "..."]]:
+    return (jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=axis, tiled=True),)
 
 
-def _gathered(resting: PartitionSpec) -> PartitionSpec:
-    return PartitionSpec(*(None if axes == "fsdp" else axes for axes in resting))
-
-
-_enter.defvjp(_forward, _backward)
+_gathered.defvjp(_forward, _backward)
 
 
 def lay_out(x: Float[Array, "batch frames ..."]) -> Float[Array, "batch frames ..."]:
     """Activations between blocks: batch and frames split, channels whole."""
-    return x if split_mesh() is None else jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, FRAME_AXES))
-
-
-def whole_clips(x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-    """What belongs to a clip as a whole, such as the distances between its frames: the batch split, the rest whole."""
-    return x if split_mesh() is None else jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+    return x if split_mesh() is None else jax.lax.with_sharding_constraint(x, _FRAMES)

@@ -56,7 +56,7 @@ from vdm.nets.blocks import (
 from vdm.nets.embeddings import POSITIONS, LabelEmbedding, LevelEmbedding
 from vdm.nets.linear import Conv
 from vdm.nets.remat import REMAT
-from vdm.types import Condition, ExampleKeys, FrameIndex, Key, LogSnr, Params, Prediction, Video
+from vdm.types import Condition, ExampleKeys, FrameIndex, FrameKeys, Key, LogSnr, Params, Prediction, Video
 
 ATTENTIONS = {"space_time": ("spatial", "temporal"), "temporal": ("temporal",)}  # after a block, the spatial first
 SKIPS = {"all": 1, "blocks": 0}  # blocks per level that the way up has more than the way down
@@ -183,7 +183,7 @@ class Unit:
     leaves_skip: bool = False  # the output is put on the stack
 
 
-Given = tuple[tuple[Params, ...], tuple[ExampleKeys | None, ...], jax.Array | None]  # by step, by step, the skip
+Given = tuple[tuple[Params, ...], tuple[FrameKeys | None, ...], jax.Array | None]  # by step, by step, the skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,9 +232,10 @@ class UNet3D:
         x, embedding = (
             sharding.lay_out(each.astype(dtype)) for each in (space_to_depth(xt, self.config.patch), embedding)
         )
+        frame_keys = None if keys is None else module.frame_keys(keys, xt.shape[1])
         skips: list[jax.Array] = []
         for run in self.runs:
-            given = [_given(unit, params, keys, skips) for unit in run]
+            given = [_given(unit, params, frame_keys, skips) for unit in run]
             through = partial(self._through, run[0], embedding, frame_index, condition.is_image)
             outputs: Any = []
             if len(run) < SCANNED:
@@ -262,16 +263,19 @@ class UNet3D:
         params, keys, skip = given
         x = x if skip is None else jnp.concatenate([x, skip], axis=-1)
         for step, own, own_keys in zip(unit.steps, params, keys, strict=True):
-            inputs = {"plain": (), "block": (embedding, own_keys), "temporal": (frame_index, is_image)}[step.kind]
+            frames = (x, embedding, own_keys) if step.kind == "block" else (x,)
+            clips = (frame_index, is_image) if step.kind == "temporal" else ()
             part, dtype = self.parts[step.part], COMPUTE_DTYPES[self.config.compute_dtype]
-            x = sharding.lay_out(part.apply(own, x, *inputs, dtype=dtype, remat=self.config.remat))
+            x = sharding.lay_out(part.apply(own, frames, clips, dtype=dtype, remat=self.config.remat))
         return x, x if unit.leaves_skip else None
 
     def _embed(self, params: Params, log_snr: LogSnr, condition: Condition) -> jax.Array:
         """What every residual block is handed: [batch, frames, embedding] in float32."""
-        embedding = self.parts["level"].apply(params["level"], log_snr)
+        embedding = self.parts["level"].apply(params["level"], (log_snr,))
         if self.config.num_classes is not None:
-            embedding = embedding + self.parts["label"].apply(params["label"], condition.label)
+            null = jnp.full(len(log_snr), self.config.num_classes)
+            label = null if condition.label is None else condition.label
+            embedding = embedding + self.parts["label"].apply(params["label"], clips=(label,))
         elif condition.label is not None:
             raise ValueError(
                 "A label was given to a network without classes: set num_classes (class_conditional), or give no label."
@@ -286,7 +290,7 @@ def unet3d(config: UNet3DConfig) -> UNet3D:
     return UNet3D(config, plan.parts, plan.runs())
 
 
-def _given(unit: Unit, params: Params, keys: ExampleKeys | None, skips: list[jax.Array]) -> Given:
+def _given(unit: Unit, params: Params, keys: FrameKeys | None, skips: list[jax.Array]) -> Given:
     """What is a unit's own; takes its skip from the stack."""
     own = tuple(module.subtree(params, step.part) for step in unit.steps)
     own_keys = tuple(None if keys is None else module.named_keys(keys, step.part) for step in unit.steps)
