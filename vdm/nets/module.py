@@ -66,7 +66,7 @@ class Part:
         return self.graphdef == other.graphdef and self.shapes == other.shapes
 
     def call(self, params: Params, *args: Any) -> Any:
-        """Calls the module with its own parameters on `args`; operations carry the part's name in profiles and plans."""
+        """Calls the module with its own parameters on `args`; profiles and plans show the name of the part."""
         with jax.named_scope(self.name):
             return nnx.merge(self.graphdef, params)(*args)  # type: ignore[operator]
 
