@@ -317,8 +317,9 @@ def _run() -> ConfigDict:
     run.max_checkpoints = 2  # the newest ones are kept
     run.keep_every_steps = 0  # those of its multiples are kept besides; a multiple of checkpoint_every_steps; 0: none
     run.num_microbatches = 1  # parts of a batch done one after the other, for less memory; the step is the same
-    run.remat = "none"  # what the backward pass computes again for less memory: none | products (all but what
-    #   convolutions and dense layers give) | blocks (all but the blocks' inputs); the step is the same
+    run.remat = "kernels"  # what the backward pass does again for less memory: none | kernels (gathers those split
+    #   over fsdp) | products (also all but what convolutions and dense layers give) | blocks (all but the blocks'
+    #   inputs); the step is the same
     run.stuck_after_seconds = 3600.0  # in one step, validation, sampling or save (compiling included): it ends with
     #   the stacks of all threads; 0: never
     run.num_workers = 0  # processes that load data; 0: threads of this process

@@ -9,6 +9,7 @@ import pytest
 from tests import tiny
 from vdm import __main__, build, plan, train
 from vdm.costs import chips, jaxpr, page, program
+from vdm.nets.remat import REMAT
 from vdm.runtime import mesh as meshes
 
 NO_COMPILER = importlib.util.find_spec("libtpu") is None
@@ -84,11 +85,13 @@ def test_what_does_not_fit_ends_with_1_and_says_what_would(capsys, monkeypatch):
     assert "config.data.batch_size=4" in printed
 
 
-def test_a_search_ranks_meshes_and_plans_the_best_three(capsys, monkeypatch):
+def test_a_search_ranks_meshes_with_policies_and_plans_the_best_three(capsys, monkeypatch):
     monkeypatch.setattr(plan, "can_compile", lambda topology: False)
     assert __main__.main(["vdm", "plan", CONFIG, "--topology=v5e:2x4", "--search"]) == 0
     printed = capsys.readouterr().out
-    assert all(mesh in printed for mesh in ("  data=8 ", "  data=4,fsdp=2 ", "  fsdp=8 "))
+    rows = {tuple(line.split()[:2]) for line in printed.splitlines() if " ms " in line}
+    meshes_of_search = ("data=8", "data=4,fsdp=2", "data=2,fsdp=4", "fsdp=8")
+    assert rows >= {(mesh, remat) for mesh in meshes_of_search for remat in REMAT}
     assert printed.count("tiny on v5e:2x4") == 3
 
 
@@ -143,7 +146,7 @@ def test_rows_are_summed_by_cause_and_small_exchanges_stand_apart():
 def test_the_tpu_compiler_counts_the_flops_of_the_jaxpr(facts):
     config, slice_of = tiny.get_config(), chips.topology("v5e:2x2")
     axes = plan.axes_of(config, "data=2,fsdp=2", slice_of)
-    made = plan.plan(config, slice_of, axes, plan.Data(3, None), facts, 600.0)
+    made = plan.plan(config, topology=slice_of, axes=axes, data=plan.Data(3, None), facts=facts, timeout=600.0)
     compiled = made["compiled"]
     assert compiled["flops"] == pytest.approx(made["executed_flops"], rel=0.02)
     assert 0 < compiled["memory"]["arguments"] < 1e8

@@ -15,6 +15,7 @@ Example: python -m vdm plan --config=configs/paper/ucf101.py --topology=v5p:2x2x
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import json as text
@@ -33,6 +34,7 @@ from vdm.costs import child, chips, estimate, hlo, jaxpr, page, program
 from vdm.costs.chips import Topology
 from vdm.costs.estimate import Estimate, Facts
 from vdm.costs.roofline import roofline
+from vdm.nets.remat import REMAT
 from vdm.runtime import mesh as meshes
 from vdm.runtime.processes import JobFailed
 from vdm.runtime.step import Window
@@ -78,25 +80,31 @@ def main(
     axes = axes_of(config, mesh, slice_of)
     if not search:  # a search looks at no mesh that the batch cannot be laid out on
         refusals.check_config(config, meshes.abstract_mesh(**axes))
-    facts = facts_of(config, data)
-    chosen = [axes]
+    plan_of = functools.partial(plan, data=data, topology=slice_of, timeout=60.0 * timeout_minutes)
     if search:
-        ranks = estimate.ranked(facts, slice_of.num_devices, slice_of.chip)
-        if not ranks:
-            raise ValueError(
-                f"no mesh of {slice_of.num_devices} devices divides a batch of {config.data.batch_size} clips of "
-                f"{config.data.num_frames} frames: set config.data.batch_size to a multiple of the devices"
-            )
-        print(page.ranking(ranks, slice_of))
-        chosen = [ranked_axes for ranked_axes, _ in ranks[:_NUM_COMPILED]]
-    plans = [plan(config, slice_of, chosen_axes, data, facts, 60.0 * timeout_minutes) for chosen_axes in chosen]
+        plans = [plan_of(made, axes=axes, facts=facts) for made, axes, facts in _searched(config, slice_of, data)]
+    else:
+        plans = [plan_of(config, axes=axes, facts=facts_of(config, data))]
     if json:
         epath.Path(json).write_text(text.dumps(plans if search else plans[0], indent=1) + "\n")
     return 0 if any(each["fits"] for each in plans) else 1
 
 
+def _searched(config: Config, topology: Topology, data: Data) -> list[tuple[Config, dict[str, int], Facts]]:
+    """The best few configs and meshes by the estimate, and the facts; prints the ranking."""
+    by_policy = {remat: facts_of(_with_remat(config, remat), data) for remat in REMAT}
+    ranks = estimate.ranked(by_policy, topology.num_devices, topology.chip)
+    if not ranks:
+        raise ValueError(
+            f"no mesh of {topology.num_devices} devices divides a batch of {config.data.batch_size} clips of "
+            f"{config.data.num_frames} frames: set config.data.batch_size to a multiple of the devices"
+        )
+    print(page.ranking(ranks, topology))
+    return [(_with_remat(config, rank.remat), rank.axes, by_policy[rank.remat]) for rank in ranks[:_NUM_COMPILED]]
+
+
 def plan(
-    config: Config, topology: Topology, axes: dict[str, int], data: Data, facts: Facts, timeout: float
+    config: Config, *, topology: Topology, axes: dict[str, int], data: Data, facts: Facts, timeout: float
 ) -> dict[str, Any]:
     """Plans one mesh and prints it; compiles where the compiler is there.
 
@@ -108,6 +116,7 @@ def plan(
         "config": config.name,
         "topology": topology.name,
         "mesh": axes,
+        "remat": config.run.remat,
         "batch_size": config.data.batch_size,
         "parameters": facts.num_parameters,
         "model_flops": facts.model_flops * config.data.batch_size / topology.num_devices,
@@ -130,7 +139,7 @@ def plan(
                 ) from error
             made |= {"fits": False, "refusal": str(error).splitlines()[0]}
     if not made["fits"]:
-        made["levers"] = estimate.levers(facts, axes, topology.chip, _rematerialised(config, data))
+        made["levers"] = estimate.levers(facts, axes, topology.chip, _lighter(config, data))
     print(page.page(made, topology.chip), flush=True)
     return made
 
@@ -163,7 +172,7 @@ def axes_of(config: Config, mesh: str, topology: Topology) -> dict[str, int]:
 def facts_of(config: Config, data: Data) -> Facts:
     """Counts the step's jaxpr on one device: once without recomputing for the model's FLOPs, twice as it is."""
     few, many = (_traced(_with_clips(config, clips), data) for clips in _TRACED_CLIPS)
-    plain = _traced(_with_clips(without_remat(config), _TRACED_CLIPS[0]), data)
+    plain = _traced(_with_clips(_with_remat(config, "none"), _TRACED_CLIPS[0]), data)
     clips = _TRACED_CLIPS[0]
     shapes = _model(_with_clips(config, 1), data, _here()).abstract_state()
     dtype = jnp.dtype(config.network[config.network.name].compute_dtype)
@@ -177,18 +186,19 @@ def facts_of(config: Config, data: Data) -> Facts:
         batch_size=config.data.batch_size,
         num_frames=config.data.num_frames,
         num_microbatches=config.run.num_microbatches,
+        num_gathers=1 if config.run.remat == "none" else 2,
     )
 
 
-def without_remat(config: Config) -> Config:
-    """The same config with every activation kept."""
-    return _changed(config, lambda made: made.run.update(remat="none"))
+def _lighter(config: Config, data: Data) -> dict[str, Facts]:
+    """The facts under the policies that keep less than the config's own."""
+    policies = list(REMAT)
+    less = policies[policies.index(config.run.remat) + 1 :]
+    return {remat: facts_of(_with_remat(config, remat), data) for remat in less}
 
 
-def _rematerialised(config: Config, data: Data) -> Facts | None:
-    if config.run.remat == "blocks":
-        return None
-    return facts_of(_changed(config, lambda made: made.run.update(remat="blocks")), data)
+def _with_remat(config: Config, remat: str) -> Config:
+    return _changed(config, lambda made: made.run.update(remat=remat))
 
 
 def _with_clips(config: Config, clips: int) -> Config:

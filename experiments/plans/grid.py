@@ -81,7 +81,7 @@ def compute(name: str, environment: Environment) -> None:
     config = config_of(cell)
     facts = dataclasses.replace(_facts(cell.paper), batch_size=cell.batch_size)
     axes = plan.axes_of(config, f"data=-1,fsdp={FSDP}", cell.topology)
-    made = plan.plan(config, cell.topology, axes, DATA, facts, TIMEOUT)
+    made = plan.plan(config, topology=cell.topology, axes=axes, data=DATA, facts=facts, timeout=TIMEOUT)
     record = {"name": name, "environment": dataclasses.asdict(environment)} | made
     cell.file.write_text(json.dumps(record, indent=1) + "\n")
 

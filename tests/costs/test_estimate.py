@@ -53,23 +53,33 @@ def test_frames_split_what_a_clip_takes():
     assert whole.temporary_bytes - 48 == 4 * (split.temporary_bytes - 48)
 
 
-def test_microbatches_take_the_memory_of_one_and_gather_for_each():
+def test_microbatches_take_the_memory_of_one_and_exchange_for_each():
     plain, parts = (
         estimate.estimate(facts, _axes(data=2, fsdp=4), CHIP)
         for facts in (FACTS, Facts(**{**vars(FACTS), "num_microbatches": 2}))
     )
     assert plain.temporary_bytes - parts.temporary_bytes == 50.0
-    assert parts.sent_bytes - plain.sent_bytes == 2 * 12 * 2 * 3 / 4
+    assert parts.sent_bytes == 2 * plain.sent_bytes
+
+
+def test_kept_kernels_are_gathered_once_and_take_memory_where_they_are_split():
+    once = Facts(**{**vars(FACTS), "num_gathers": 1})
+    split, whole = _axes(data=2, fsdp=4), _axes(data=8)
+    again, kept = (estimate.estimate(facts, split, CHIP) for facts in (FACTS, once))
+    assert again.sent_bytes - kept.sent_bytes == 12 * 2 * 3 / 4
+    assert kept.temporary_bytes - again.temporary_bytes == 12 * 4
+    assert estimate.estimate(once, whole, CHIP) == estimate.estimate(FACTS, whole, CHIP)
 
 
 def test_levers_are_the_smallest_changes_that_fit():
     """On one device 192 + 48 + 16 x 50 bytes; of 1000 they are too many by 40, of 300 only fsdp or a clip would do."""
     assert not estimate.estimate(FACTS, _axes(), CHIP).fits(CHIP)
-    found = estimate.levers(FACTS, _axes(), CHIP, None)
+    found = estimate.levers(FACTS, _axes(), CHIP, {})
     assert found == ["config.data.batch_size=8", "config.run.num_microbatches=2"]
     small = Chip(**{**vars(CHIP), "memory_bytes": 240.0})
-    found = estimate.levers(FACTS, _axes(data=16), small, Facts(**{**vars(FACTS), "activation_bytes": 0.0}))
-    assert found == ["config.run.remat=blocks", "--mesh=data=8,fsdp=2", "--mesh=data=8,frames=2"][:2]
+    less = {"products": FACTS, "blocks": Facts(**{**vars(FACTS), "activation_bytes": 0.0})}
+    found = estimate.levers(FACTS, _axes(data=16), small, less)
+    assert found == ["config.run.remat=blocks", "--mesh=data=8,fsdp=2"]
 
 
 def test_meshes_of_a_search_are_laid_out_on_every_device():
@@ -84,11 +94,14 @@ def test_meshes_of_a_search_are_laid_out_on_every_device():
 
 def test_those_that_fit_are_ranked_first_by_their_time():
     small = Chip(**{**vars(CHIP), "memory_bytes": 260.0})
-    ranks = estimate.ranked(FACTS, 8, small)
-    fits = [guess.fits(small) for _, guess in ranks]
+    recomputed = Work((Operation(500.0, 10.0), Operation(0.0, 30.0)))
+    less = Facts(**{**vars(FACTS), "activation_bytes": 10.0, "work": recomputed})
+    ranks = estimate.ranked({"kernels": FACTS, "blocks": less}, 8, small)
+    assert {rank.remat for rank in ranks} == {"kernels", "blocks"} and len(ranks) == 8
+    fits = [rank.estimate.fits(small) for rank in ranks]
     assert fits == sorted(fits, reverse=True)
     assert 0 < sum(fits) < len(fits)
-    times = [guess.roofline.seconds for (_, guess), ok in zip(ranks, fits, strict=True) if ok]
+    times = [rank.estimate.roofline.seconds for rank, ok in zip(ranks, fits, strict=True) if ok]
     assert times == sorted(times)
 
 

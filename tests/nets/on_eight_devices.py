@@ -1,5 +1,6 @@
 """Folds and networks under a mesh of eight devices; see tests/eight_devices.py."""
 
+import dataclasses
 import re
 
 import jax
@@ -10,7 +11,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tests.nets import tiny
 from vdm.nets.linear import Conv
 from vdm.nets.module import split
-from vdm.nets.sharding import UNET_RULES, shardings
+from vdm.nets.sharding import UNET_RULES, path_of, shardings, spec_of
+from vdm.nets.unet3d import unet3d
 from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES
 
 CLIPS = PartitionSpec(BATCH_AXES, FRAME_AXES)
@@ -92,4 +94,32 @@ def what_the_mesh_does_not_divide_is_refused():
                 raise AssertionError(f"{shape} was split")
 
 
-CHECKS = (fold_moves_nothing, a_split_network_is_the_network, what_the_mesh_does_not_divide_is_refused)
+def kernels_are_gathered_in_the_compute_type_and_gradients_scattered_in_float32():
+    inputs, condition = tiny.inputs(batch=8), tiny.images(*[False] * 8)
+    with jax.set_mesh(mesh(2, 4, 1, 1)):
+        params = tiny.params(tiny.SMALL)
+        split = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if is_split(path, leaf)]
+        for remat, gathers in (("none", 1), ("kernels", 2), ("products", 2), ("blocks", 2)):
+            net = unet3d(dataclasses.replace(tiny.SMALL, compute_dtype="bfloat16", remat=remat))
+            gradient = jax.grad(lambda params, net=net: jnp.sum(net.apply(params, *inputs, condition).value))
+            text = jax.jit(gradient).lower(params).as_text()
+            gathered = re.findall(r"stablehlo.all_gather.*-> tensor<\S*x(\w+)>", text)
+            in_float32 = gathered.count("f32")  # the two layers of the level's embedding
+            assert in_float32 <= 2 * gathers and in_float32 + gathered.count("bf16") == len(gathered), gathered
+            # the embedding's kernels are kept, and no gradient asks for those that follow the input or zeros
+            assert 0 <= gathers * len(split) - len(gathered) <= 4 * (gathers - 1), (remat, len(gathered), len(split))
+            scattered = re.findall(r"reduce_scatter(?s:.*?)\}\) : \(tensor<\S*x(\w+)>\)", text)
+            assert scattered == ["f32"] * len(split), (scattered, len(split))
+
+
+def is_split(path, leaf):
+    spec = spec_of(path_of(path), leaf.shape, UNET_RULES, jax.sharding.get_abstract_mesh())
+    return "fsdp" in spec
+
+
+CHECKS = (
+    fold_moves_nothing,
+    a_split_network_is_the_network,
+    what_the_mesh_does_not_divide_is_refused,
+    kernels_are_gathered_in_the_compute_type_and_gradients_scattered_in_float32,
+)

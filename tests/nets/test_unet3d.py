@@ -204,7 +204,7 @@ def test_remat_changes_memory_and_no_gradient():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest), given, expected)
         backward = jax.eval_shape(lambda params, remat=remat: jax.vjp(loss(remat), params)[1], params)
         kept[remat] = sum(leaf.size for leaf in jax.tree.leaves(backward))
-    assert kept["none"] > 1.5 * kept["products"] > 1.5 * kept["blocks"], kept
+    assert kept["none"] == kept["kernels"] > 1.5 * kept["products"] > 1.5 * kept["blocks"], kept  # on one device
 
 
 def test_dropout_of_an_example_is_a_function_of_its_key():

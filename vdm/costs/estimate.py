@@ -1,15 +1,18 @@
 """What a step costs by counting alone, without a compiler: an estimate for any mesh from a few facts of the model.
 
 What it knows: the operations of the jaxpr, which scale with the clips of a device; the state, of which fsdp and tensor
-keep a part each; the exchanges that splitting parameters and batch needs (two gathers of the parameters in the compute
-type, one scattered sum of float32 gradients, one sum over `data`). What it leaves out: exchanges of activations along
-`tensor` and `frames`, fusions that fail, layouts, padding.
+keep a part each; the exchanges that splitting parameters and batch needs (one or two gathers of the parameters in the
+compute type, one scattered sum of float32 gradients, one sum over `data`). What it leaves out: exchanges of activations
+along `tensor` and `frames`, fusions that fail, layouts, padding; and that the TPU compiler takes a whole sum, twice the
+bytes, for a scattered one where `fsdp` takes all devices.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from vdm.costs.chips import Chip
 from vdm.costs.jaxpr import Operation, Work
@@ -17,6 +20,7 @@ from vdm.costs.roofline import Roofline, roofline
 from vdm.types import BATCH_AXES, MESH_AXES
 
 GRADIENT_BYTES = 4  # float32
+KEPT_BYTES = 4  # of a number of a gathered kernel that is kept, which layers cast for themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Facts:
       activation_bytes: that one clip adds to what lives at once.
       batch_size, num_frames: of the config.
       num_microbatches: of the config.
+      num_gathers: of every parameter split over fsdp, in a microbatch; with 1, the backward pass finds it kept.
     """
 
     num_parameters: int
@@ -43,6 +48,7 @@ class Facts:
     batch_size: int
     num_frames: int
     num_microbatches: int = 1
+    num_gathers: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +74,13 @@ def estimate(facts: Facts, axes: dict[str, int], chip: Chip) -> Estimate:
     parts, spread = axes["fsdp"] * axes["tensor"], math.prod(axes.values()) // axes["tensor"]
     clips = facts.batch_size / spread  # a share of a clip where frames are split
     state, gradient = facts.state_bytes / parts, facts.num_parameters * GRADIENT_BYTES / parts
+    kept = facts.num_parameters / axes["tensor"] * KEPT_BYTES if facts.num_gathers == 1 and axes["fsdp"] > 1 else 0
     update = Operation(0.0, 2 * state + gradient)
     sent = _sent(facts, axes)
     line = roofline((*facts.work.times(clips / axes["tensor"]).operations, update), sent, chip)
     return Estimate(
         state_bytes=state,
-        temporary_bytes=gradient + facts.activation_bytes * clips / facts.num_microbatches / axes["tensor"],
+        temporary_bytes=gradient + kept + facts.activation_bytes * clips / facts.num_microbatches / axes["tensor"],
         sent_bytes=sent,
         roofline=line,
         utilisation=line.utilisation(facts.model_flops * clips / axes["tensor"], chip),
@@ -84,14 +91,17 @@ def _sent(facts: Facts, axes: dict[str, int]) -> float:
     """By each device: (n-1)/n of the parameters for every gather or scattered sum, twice that for a whole sum."""
     fsdp, others = axes["fsdp"], axes["data"] * axes["frames"]
     held = facts.num_parameters / axes["tensor"]
-    gathers = 2 * facts.num_microbatches * held * facts.compute_bytes * (fsdp - 1) / fsdp
+    gathers = facts.num_gathers * held * facts.compute_bytes * (fsdp - 1) / fsdp
     scattered = held * GRADIENT_BYTES * (fsdp - 1) / fsdp
     summed = 2 * held / fsdp * GRADIENT_BYTES * (others - 1) / others
-    return gathers + scattered + summed
+    return facts.num_microbatches * (gathers + scattered + summed)
 
 
-def levers(facts: Facts, axes: dict[str, int], chip: Chip, rematerialised: Facts | None) -> list[str]:
-    """Single changes of a config that would make it fit, by this estimate; the smallest change of each kind."""
+def levers(facts: Facts, axes: dict[str, int], chip: Chip, lighter: Mapping[str, Facts]) -> list[str]:
+    """Single changes of a config that would make it fit, by this estimate; the smallest change of each kind.
+
+    `lighter` has the facts under policies of `config.run.remat` that keep less, those that keep most first.
+    """
     found = []
     batch_ways = math.prod(axes[axis] for axis in BATCH_AXES)
     for batch_size in _halvings(facts.batch_size, batch_ways):
@@ -102,8 +112,10 @@ def levers(facts: Facts, axes: dict[str, int], chip: Chip, rematerialised: Facts
         if estimate(dataclasses.replace(facts, num_microbatches=count), axes, chip).fits(chip):
             found.append(f"config.run.num_microbatches={count}")
             break
-    if rematerialised is not None and estimate(rematerialised, axes, chip).fits(chip):
-        found.append("config.run.remat=blocks")
+    for remat, again in lighter.items():
+        if estimate(again, axes, chip).fits(chip):
+            found.append(f"config.run.remat={remat}")
+            break
     for axis, allowed in (("fsdp", axes["data"]), ("frames", math.gcd(axes["data"], facts.num_frames))):
         for more in _doublings(axes[axis], axes[axis] * allowed):
             if axes["data"] % (more // axes[axis]):
@@ -152,7 +164,19 @@ def meshes(facts: Facts, num_devices: int) -> list[dict[str, int]]:
     return found
 
 
-def ranked(facts: Facts, num_devices: int, chip: Chip) -> list[tuple[dict[str, int], Estimate]]:
-    """The meshes, those that fit first, the fastest of them first."""
-    estimates = [(axes, estimate(facts, axes, chip)) for axes in meshes(facts, num_devices)]
-    return sorted(estimates, key=lambda pair: (not pair[1].fits(chip), pair[1].roofline.seconds))
+class Rank(NamedTuple):
+    """What a search found: devices along each axis, a policy of `config.run.remat`, and what they would cost."""
+
+    axes: dict[str, int]
+    remat: str
+    estimate: Estimate
+
+
+def ranked(by_policy: Mapping[str, Facts], num_devices: int, chip: Chip) -> list[Rank]:
+    """Meshes with policies, from the facts under each policy: those that fit first, the fastest of them first."""
+    ranks = [
+        Rank(axes, remat, estimate(facts, axes, chip))
+        for remat, facts in by_policy.items()
+        for axes in meshes(facts, num_devices)
+    ]
+    return sorted(ranks, key=lambda rank: (not rank.estimate.fits(chip), rank.estimate.roofline.seconds))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vdm.costs.chips import Chip, Topology
-from vdm.costs.estimate import Estimate, spell
+from vdm.costs.estimate import Rank, spell
 from vdm.costs.program import Collective, Kernel
 
 SMALL = 1e6  # bytes sent; exchanges of less are listed apart
@@ -52,7 +52,8 @@ def page(plan: dict[str, Any], chip: Chip) -> str:
     """What `python -m vdm plan` prints of one mesh."""
     compiled, guess = plan["compiled"], plan["estimate"]
     lines = [
-        f"{plan['config']} on {plan['topology']}, mesh {spell(plan['mesh'])}, batch {plan['batch_size']}",
+        f"{plan['config']} on {plan['topology']}, mesh {spell(plan['mesh'])}, batch {plan['batch_size']}, "
+        f"remat {plan['remat']}",
         f"  parameters          {plan['parameters']:,}",
         f"  model FLOPs         {_flops(plan['model_flops'])} a step and device (nothing recomputed or padded)",
         f"  executed FLOPs      {_flops(plan['executed_flops'])} (jaxpr, recomputed blocks twice)",
@@ -117,13 +118,13 @@ def _compiled_lines(plan: dict[str, Any], compiled: dict[str, Any], guess: dict[
     return lines
 
 
-def ranking(ranks: Sequence[tuple[dict[str, int], Estimate]], topology: Topology) -> str:
-    """The meshes of a search with their estimates."""
-    lines = [f"Meshes of {topology.name} by the estimate, the best first:"]
-    for axes, guess in ranks:
+def ranking(ranks: Sequence[Rank], topology: Topology) -> str:
+    """The meshes and policies of a search with their estimates."""
+    lines = [f"Meshes of {topology.name} and policies of run.remat by the estimate, the best first:"]
+    for axes, remat, guess in ranks:
         fits = "fits" if guess.fits(topology.chip) else "does not fit"
         lines.append(
-            f"  {spell(axes):<28}{1e3 * guess.roofline.seconds:>9.1f} ms  {guess.utilisation:>6.1%}  "
+            f"  {spell(axes):<28}{remat:<9}{1e3 * guess.roofline.seconds:>9.1f} ms  {guess.utilisation:>6.1%}  "
             f"{_gb(guess.bytes):>10}  {fits}, {guess.roofline.bound}-bound"
         )
     return "\n".join(lines)

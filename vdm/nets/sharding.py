@@ -144,7 +144,7 @@ def on_each_device(
       frames: arrays [batch, frames, ...] or None, of which a device sees its frames.
       clips: arrays [batch, ...] or None, of which a device sees all frames.
       dtype: that the block computes in: of the gathered kernels.
-      remat: what of it the backward pass computes again, a name in `REMAT`. Gathering always is.
+      remat: what of it the backward pass computes again, a name in `REMAT`.
 
     Returns:
       What the block returns, [batch, frames, ...]; [batch, ...] where `frames` is empty.
@@ -154,8 +154,7 @@ def on_each_device(
     """
     mesh = split_mesh()
     if mesh is None:
-        again = block if remat == "none" else jax.checkpoint(block, policy=REMAT[remat])
-        return again(params, *frames, *clips)
+        return _again(block, remat, gathers=False)(params, *frames, *clips)
     _check_divides(mesh, frames)
     resting = jax.tree_util.tree_map_with_path(
         lambda key_path, leaf: spec_of(f"{path}/{path_of(key_path)}", leaf.shape, UNET_RULES, mesh), params
@@ -165,15 +164,19 @@ def on_each_device(
         return block(jax.tree.map(functools.partial(_whole, dtype), params, resting), *inputs)
 
     held = jax.tree.map(_along_fsdp, resting, is_leaf=lambda spec: isinstance(spec, PartitionSpec))
-    if remat != "none" or mesh.shape["fsdp"] > 1:
-        on_device = jax.checkpoint(on_device, policy=REMAT[remat])
     return jax.shard_map(
-        on_device,
+        _again(on_device, remat, gathers=mesh.shape["fsdp"] > 1),
         mesh=mesh,
         in_specs=(held, *(_FRAMES for _ in frames), *(_CLIPS for _ in clips)),
         out_specs=_FRAMES if len(frames) else _CLIPS,
         axis_names=set(_SPLIT),
     )(params, *frames, *clips)
+
+
+def _again(block: Callable[..., Any], remat: str, *, gathers: bool) -> Callable[..., Any]:
+    if remat == "none" or (remat == "kernels" and not gathers):
+        return block
+    return jax.checkpoint(block, policy=REMAT[remat])
 
 
 def _check_divides(mesh: AbstractMesh, frames: Sequence[Any]) -> None:
