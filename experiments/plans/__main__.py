@@ -22,16 +22,17 @@ def main() -> None:
     what.add_argument("--draw", action="store_true", help="compile nothing; write the tables from the records")
     what.add_argument("--check", action="store_true", help="compile and write nothing; compare the tables")
     given = parser.parse_args()
-    page = tables.PAGE.read_text()
     if given.check:
-        if tables.page(page, grid.records()) != page:
-            sys.exit(f"{tables.PAGE}: the table is not that of the records; run python -m experiments.plans --draw")
+        stale = [str(path) for path, text in tables.pages(grid.records()).items() if text != path.read_text()]
+        if stale:
+            sys.exit(f"not the tables of the records: {', '.join(stale)}; run python -m experiments.plans --draw")
         return
     if not given.draw:
         environment = read_environment()
         for name in (given.only,) if given.only else grid.missing():
             grid.compute(name, environment)
-    tables.PAGE.write_text(tables.page(page, grid.records()))
+    for path, text in tables.pages(grid.records()).items():
+        path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table of the README, made from the records alone."""
+"""The tables of the two READMEs, made from the records alone."""
 
 from __future__ import annotations
 
@@ -7,52 +7,153 @@ from pathlib import Path
 from typing import Any
 
 from vdm.costs import chips
-from vdm.costs.estimate import spell
+from vdm.costs.estimate import GRADIENT_BYTES, spell
 from vdm.records.readme import replace_block
 
 PAGE = Path(__file__).parent / "README.md"
-_HEAD = (
-    "| config | chips | mesh | batch | memory, GB (of) | model TFLOP | compiled TFLOP | main memory, GB | sent, GB "
-    "| step at the roofline, ms | bound by | predicted utilisation | compile, s |"
+FRONT_PAGE = Path(__file__).parents[2] / "README.md"
+KERNEL_BYTES = 2  # the papers' configs compute in bfloat16, and gather in it
+_PLANS = (
+    "config",
+    "chips",
+    "mesh",
+    "remat",
+    "batch",
+    "memory GB (of)",
+    "model TFLOP",
+    "compiled TFLOP",
+    "main memory GB",
+    "sent GB",
+    "step at the roofline ms",
+    "bound by",
+    "predicted utilisation",
+    "compile s",
 )
+_EXCHANGES = (
+    "config",
+    "chips",
+    "gathered GB (formula)",
+    "scattered sums GB (formula)",
+    "sums over data GB (formula)",
+    "smaller than 1 MB",
+    "permutes and all-to-alls of the partitioner",
+    "of the backend",
+)
+_SCALING = ("config", "chips", "devices", "FLOPs a device", "temporaries a device")
+_SCALE = ("config", "chips", "clips a device", "memory of a device, GB (of)", "predicted utilisation", "bound by")
 
 
-def page(text: str, records: Sequence[dict[str, Any]]) -> str:
-    """The README with the table between its markers."""
-    return replace_block(text, "plans", table(records))
-
-
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """One row a plan, all figures of one device and step; then where and with what they were compiled."""
-    if not records:
-        return "No plan is recorded yet."
-    lines = [_HEAD, "|" + "---|" * _HEAD.count("| ")]
-    lines += [_row(record) for record in records]
+def pages(records: Sequence[dict[str, Any]]) -> dict[Path, str]:
+    """What the READMEs should be: the text of each with its tables between their markers."""
     compiled = [record for record in records if record["compiled"] is not None]
-    made_by = sorted({_made_by(record) for record in compiled})
-    return "\n".join([*lines, "", *(f"- {line}" for line in made_by)])
+    page = replace_block(PAGE.read_text(), "plans", plans(records))
+    page = replace_block(page, "exchanges", exchanges(compiled))
+    page = replace_block(page, "scaling", scaling(compiled))
+    return {PAGE: page, FRONT_PAGE: replace_block(FRONT_PAGE.read_text(), "scale", scale(compiled))}
 
 
-def _row(record: dict[str, Any]) -> str:
-    memory = chips.topology(record["topology"]).chip.memory_bytes / 1e9
-    start = f"| {record['config']} | {record['topology']} | {spell(record['mesh'])} | {record['batch_size']} "
+def plans(records: Sequence[dict[str, Any]]) -> str:
+    """One row a plan, all figures of one device and step; then where and with what they were compiled."""
+    made_by = sorted({_made_by(record) for record in records if record["compiled"] is not None})
+    return "\n".join([_table(_PLANS, [_plan(record) for record in records]), "", *(f"- {line}" for line in made_by)])
+
+
+def exchanges(records: Sequence[dict[str, Any]]) -> str:
+    """Bytes that a device sends in a step beside the formula's, those of less than 1 MB apart."""
+    return _table(_EXCHANGES, [_exchange(record) for record in records])
+
+
+def scaling(records: Sequence[dict[str, Any]]) -> str:
+    """FLOPs and temporaries of a device against those on the smallest slice of the same chips."""
+    rows = []
+    for record in records:
+        same = [other for other in records if _kind(other) == _kind(record) and other["config"] == record["config"]]
+        first = min(same, key=_num_devices)
+        if first is not record:
+            flops = record["compiled"]["flops"] / first["compiled"]["flops"]
+            memory = [each["compiled"]["memory"]["temporaries"] for each in (record, first)]
+            against = f"{_num_devices(first)} to {_num_devices(record)}"
+            rows.append([record["config"], _kind(record), against, f"x {flops:.4f}", f"x {memory[0] / memory[1]:.4f}"])
+    return _table(_SCALING, rows)
+
+
+def scale(records: Sequence[dict[str, Any]]) -> str:
+    """The front page's rows."""
+    rows = [
+        [
+            record["config"],
+            record["topology"],
+            f"{record['batch_size'] / _num_devices(record):g}",
+            _memory(record),
+            f"{record['compiled']['utilisation']:.1%}",
+            record["compiled"]["roofline"]["bound"],
+        ]
+        for record in records
+    ]
+    return _table(_SCALE, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "No plan is recorded yet."
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _plan(record: dict[str, Any]) -> list[str]:
+    start = [record["config"], record["topology"], spell(record["mesh"]), record["remat"], str(record["batch_size"])]
+    model = f"{record['model_flops'] / 1e12:.1f}"
     compiled = record["compiled"]
     if compiled is None:
-        return f"{start}| does not fit ({memory:.0f}) | {record['model_flops'] / 1e12:.1f} " + "| " * 7 + "|"
-    sent = sum(row["sent_bytes"] for row in compiled["collectives"])
+        limit = chips.topology(record["topology"]).chip.memory_bytes
+        return [*start, f"does not fit ({limit / 1e9:.0f})", model, *[""] * 7]
     line = compiled["roofline"]
-    cells = (
-        f"{compiled['memory']['total'] / 1e9:.1f} ({memory:.0f})",
-        f"{record['model_flops'] / 1e12:.1f}",
+    return [
+        *start,
+        _memory(record),
+        model,
         f"{compiled['flops'] / 1e12:.1f}",
         f"{compiled['bytes'] / 1e9:.0f}",
-        f"{sent / 1e9:.2f}",
+        f"{sum(row['sent_bytes'] for row in compiled['collectives']) / 1e9:.2f}",
         f"{1e3 * line['seconds']:.0f}",
         line["bound"],
         f"{compiled['utilisation']:.1%}",
         f"{compiled['compile_seconds']:.0f}",
-    )
-    return start + "| " + " | ".join(cells) + " |"
+    ]
+
+
+def _memory(record: dict[str, Any]) -> str:
+    limit = chips.topology(record["topology"]).chip.memory_bytes
+    return f"{record['compiled']['memory']['total'] / 1e9:.1f} ({limit / 1e9:.0f})"
+
+
+def _exchange(record: dict[str, Any]) -> list[str]:
+    mesh, parameters, rows = record["mesh"], record["parameters"], record["compiled"]["collectives"]
+    fsdp, data = mesh["fsdp"], mesh["data"]
+    gathers = 1 if record["remat"] == "none" else 2
+    formulas = {
+        "all-gather": gathers * KERNEL_BYTES * parameters * (fsdp - 1) / fsdp,
+        "reduce-scatter": GRADIENT_BYTES * parameters * (fsdp - 1) / fsdp,
+        "all-reduce": 2 * GRADIENT_BYTES * parameters / fsdp * (data - 1) / data,
+    }
+    sent = dict.fromkeys(formulas, 0.0)
+    moved = {True: [0, 0.0], False: [0, 0.0]}  # has a name in the program: of the partitioner; else of the backend
+    small = 0.0
+    for row in rows:
+        if row["kind"] not in formulas:
+            found = moved[row["where"] != "" or row["phase"] != "rest"]
+            found[0] += row["count"]
+            found[1] += row["sent_bytes"]
+        elif row["is_small"]:
+            small += row["sent_bytes"]
+        else:
+            sent[row["kind"]] += row["sent_bytes"]
+    return [
+        record["config"],
+        record["topology"],
+        *(f"{sent[kind] / 1e9:.3f} ({formula / 1e9:.3f})" for kind, formula in formulas.items()),
+        f"{small / 1e6:.0f} MB",
+        *(f"{count} ({size / 1e6:.1f} MB)" for count, size in (moved[True], moved[False])),
+    ]
 
 
 def _made_by(record: dict[str, Any]) -> str:
@@ -62,3 +163,11 @@ def _made_by(record: dict[str, Any]) -> str:
         f"Compiled with libtpu {versions['libtpu']} and jax {versions['jax']} on {environment['num_cpus']} CPU cores, "
         f"from commit {commit[:12]}."
     )
+
+
+def _kind(record: dict[str, Any]) -> str:
+    return chips.topology(record["topology"]).kind
+
+
+def _num_devices(record: dict[str, Any]) -> int:
+    return chips.topology(record["topology"]).num_devices

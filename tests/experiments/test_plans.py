@@ -27,14 +27,29 @@ def test_the_grid_has_at_most_16_compilations_at_8_64_and_256_chips():
         assert sorted(set(counts)) == [8, 64, 256]
 
 
-def _record(name):
+def _row(kind, count, sent, *, is_small=False, where="nets/sharding.py:1", phase="forward"):
+    return {
+        "kind": kind, "group_size": 4, "is_small": is_small, "where": where, "phase": phase,
+        "count": count, "sent_bytes": sent,
+    }  # fmt: skip
+
+
+def _record(name, *, flops=23e12, temporaries=4e9):
     cell = grid.CELLS[name]
-    row = {"kind": "all-gather", "group_size": 8, "is_small": False, "where": "", "phase": "forward"}
+    collectives = [
+        _row("all-gather", 3, 2e9),
+        _row("all-gather", 1, 1e9, phase="recomputed"),
+        _row("all-gather", 9, 5e5, is_small=True),
+        _row("reduce-scatter", 2, 3e9, where="", phase="rest"),
+        _row("all-reduce", 2, 1e9),
+        _row("collective-permute", 38, 15e6, where="", phase="rest"),
+        _row("all-to-all", 2, 7e6, where="", phase="backward"),
+    ]
     compiled = {
-        "memory": {"total": 12e9},
-        "flops": 23e12,
+        "memory": {"total": 12e9, "temporaries": temporaries},
+        "flops": flops,
         "bytes": 125e9,
-        "collectives": [row | {"count": 3, "sent_bytes": 1.5e9}, row | {"count": 1, "sent_bytes": 0.5e9}],
+        "collectives": collectives,
         "roofline": {"seconds": 0.1, "bound": "memory"},
         "utilisation": 0.423,
         "compile_seconds": 300.0,
@@ -44,8 +59,10 @@ def _record(name):
         "name": name,
         "config": cell.paper,
         "topology": cell.topology.name,
-        "mesh": dict(zip(MESH_AXES, (1, 8, 1, 1), strict=True)),
+        "mesh": dict(zip(MESH_AXES, (2, 4, 1, 1), strict=True)),
+        "remat": "kernels",
         "batch_size": cell.batch_size,
+        "parameters": 1e9,
         "model_flops": 19e12,
         "compiled": compiled,
         "environment": {"code": {"commit": "0123456789abcdef"}, "num_cpus": 2},
@@ -53,13 +70,37 @@ def _record(name):
 
 
 def test_a_row_says_what_its_record_says():
-    text = tables.table([_record("ucf101_v5p_8"), _record("ucf101_v4_8") | {"compiled": None}])
-    row = "| ucf101 | v5p:2x2x2 | fsdp=8 | 32 | 12.0 (102) | 19.0 | 23.0 | 125 | 2.00 | 100 | memory | 42.3% | 300 |"
+    text = tables.plans([_record("ucf101_v5p_8"), _record("ucf101_v4_8") | {"compiled": None}])
+    row = (
+        "| ucf101 | v5p:2x2x2 | data=2,fsdp=4 | kernels | 32 | 12.0 (102) | 19.0 | 23.0 | 125 | 7.02 | 100 | memory "
+        "| 42.3% | 300 |"
+    )
     head, line, fits, refused, *_ = text.splitlines()
     assert fits == row
     assert "does not fit (34)" in refused
-    assert {head.count("|"), line.count("|"), fits.count("|"), refused.count("|")} == {14}
+    assert {head.count("|"), line.count("|"), fits.count("|"), refused.count("|")} == {15}
     assert "from commit 0123456789ab." in text
+
+
+def test_exchanges_stand_beside_the_formula():
+    """Of 1e9 parameters over 4 devices: 2 gathers of 2 bytes, a scattered sum of 4, and over 2 a sum of a quarter."""
+    row = tables.exchanges([_record("ucf101_v5p_8")]).splitlines()[-1]
+    sums = "3.000 (3.000) | 3.000 (3.000) | 1.000 (1.000)"
+    assert row == f"| ucf101 | v5p:2x2x2 | {sums} | 0 MB | 2 (7.0 MB) | 38 (15.0 MB) |"
+    once = tables.exchanges([_record("ucf101_v5p_8") | {"remat": "none"}])
+    assert "| 3.000 (1.500) |" in once
+
+
+def test_scaling_is_against_the_smallest_slice_of_the_same_chips():
+    records = [_record("ucf101_v5p_64", flops=24e12), _record("ucf101_v5p_8"), _record("ucf101_v4_8")]
+    rows = tables.scaling(records).splitlines()[2:]
+    assert rows == ["| ucf101 | v5p | 8 to 64 | x 1.0435 | x 1.0000 |"]
+
+
+def test_the_front_page_says_what_the_records_say():
+    assert tables.scale([_record("ucf101_v5p_8")]).splitlines()[2:] == [
+        "| ucf101 | v5p:2x2x2 | 4 | 12.0 (102) | 42.3% | memory |"
+    ]
 
 
 def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
