@@ -57,6 +57,7 @@ lint: $(LINT)
 	$(PY) -m experiments.solvers --check
 	$(PY) -m tests.faults --check
 	$(PY) -m experiments.plans --check
+	$(PY) -m experiments.loop --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .

@@ -84,6 +84,7 @@ def compute(name: str, environment: Environment) -> None:
     axes = plan.axes_of(config, f"data=-1,fsdp={FSDP}", cell.topology)
     made = plan.plan(config, topology=cell.topology, axes=axes, data=DATA, facts=facts, timeout=TIMEOUT)
     record = {"name": name, "environment": dataclasses.asdict(environment)} | made
+    cell.file.parent.mkdir(exist_ok=True)
     cell.file.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -1,0 +1,145 @@
+"""Times the training loop beside its bare compiled step, on this machine, and writes the table of the README.
+
+python -m experiments.loop           measures (ten minutes on two cores that do nothing else), writes record and table
+python -m experiments.loop --draw    the table from the record as it is
+python -m experiments.loop --check   fails where the table is not that of the record; computes nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from configs import demo
+from vdm import build, train
+from vdm.records.environment import read_environment
+from vdm.records.readme import replace_block
+from vdm.types import Config
+
+HERE = Path(__file__).parent
+RECORD, PAGE = HERE / "records" / "loop.json", HERE / "README.md"
+BATCH_SIZE = 64  # clips, for a step of more than 100 ms
+FEW, MANY = 20, 220  # steps; what starting and ending cost is in both, and cancels
+SAVES = 4  # in the steps between
+REPEATS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--draw", action="store_true", help="time nothing; write the table from the record")
+    what.add_argument("--check", action="store_true", help="time and write nothing; compare the table")
+    given = parser.parse_args()
+    if not (given.draw or given.check):
+        RECORD.parent.mkdir(exist_ok=True)
+        RECORD.write_text(json.dumps(measured(), indent=1) + "\n")
+    found = table(json.loads(RECORD.read_text())) if RECORD.exists() else "There is no record yet."
+    page = replace_block(PAGE.read_text(), "loop", found)
+    if given.check and page != PAGE.read_text():
+        sys.exit(f"{PAGE}: the table is not that of the record; run python -m experiments.loop --draw")
+    if not given.check:
+        PAGE.write_text(page)
+
+
+def measured() -> dict[str, Any]:
+    """Seconds a step: of the bare step, of the loop, of the loop with saves; in turn, every repeat."""
+    seconds: dict[str, list[float]] = {"bare": [], "loop": [], "saving": []}
+    with tempfile.TemporaryDirectory(prefix="vdm_loop_") as name:
+        jax.config.update("jax_compilation_cache_dir", f"{name}/compiled")  # a start compiles once, the others read it
+        for repeat in range(-1, REPEATS):  # the first one fills the cache
+            taken = {
+                "bare": bare(MANY - FEW),
+                "loop": looped(Path(name, f"loop_{repeat}"), 0),
+                "saving": looped(Path(name, f"saving_{repeat}"), (MANY - FEW) // SAVES),
+            }
+            for arm, value in taken.items() if repeat >= 0 else ():
+                seconds[arm].append(value)
+                print(f"{arm}: {1e3 * value:.1f} ms a step", flush=True)
+    return {
+        "environment": dataclasses.asdict(read_environment()),
+        "batch_size": BATCH_SIZE,
+        "steps": MANY - FEW,
+        "saves": SAVES,
+        "seconds_a_step": seconds,
+    }
+
+
+def bare(num_steps: int) -> float:
+    """Seconds of the compiled step alone, on one batch again and again."""
+    experiment = build.experiment(config_of(num_steps, 0))
+    with jax.set_mesh(experiment.mesh), tempfile.TemporaryDirectory() as nowhere:
+        state, _ = train.start(experiment, train.epath.Path(nowhere))
+        batches = train.device_batches(experiment, 0)
+        batch = next(batches)
+        batches.close()
+        step, window = train.make_step(experiment), train.Window.empty()
+        state, window = jax.block_until_ready(step(state, window, batch))
+        since = time.monotonic()
+        for _ in range(num_steps):
+            state, window = step(state, window, batch)
+        jax.block_until_ready(window)
+        return (time.monotonic() - since) / num_steps
+
+
+def looped(folder: Path, checkpoint_every_steps: int) -> float:
+    """Seconds of a step of `train`, logs and all; 0: no save before the last step."""
+    totals = []
+    for num_steps in (FEW, MANY):
+        config = config_of(num_steps, checkpoint_every_steps)
+        since = time.monotonic()
+        with contextlib.redirect_stdout(io.StringIO()):
+            train.train(config, folder / str(num_steps))
+        totals.append(time.monotonic() - since)
+    return (totals[1] - totals[0]) / (MANY - FEW)
+
+
+def config_of(num_steps: int, checkpoint_every_steps: int) -> Config:
+    """The demo's experiment in larger batches; validation and samples are computations, and left out."""
+    config = demo.get_config()
+    config.data.batch_size = config.evaluation.batch_size = BATCH_SIZE
+    config.run.update(num_steps=num_steps, log_every_steps=50, validate_every_steps=0, sample_every_steps=0)
+    config.run.checkpoint_every_steps = checkpoint_every_steps
+    return config
+
+
+def table(record: dict[str, Any]) -> str:
+    """Medians, and what they say."""
+    seconds, num_saves, steps = record["seconds_a_step"], record["saves"], record["steps"]
+    overheads = [loop / bare - 1 for loop, bare in zip(seconds["loop"], seconds["bare"], strict=True)]
+    stalls = [
+        (saving - loop) * steps / num_saves for saving, loop in zip(seconds["saving"], seconds["loop"], strict=True)
+    ]
+    environment = record["environment"]
+    commit = environment["code"]["commit"] or "no commit"
+    rows = [
+        _row("the compiled step", seconds["bare"], 1e3, "ms", ".1f"),
+        _row("a step of the loop", seconds["loop"], 1e3, "ms", ".1f"),
+        _row("overhead of the loop", overheads, 100, "%", ".1f"),
+        _row("a save holds the loop up for", stalls, 1e3, "ms", ".0f"),
+        _row("that is, at a save a minute", stalls, 100 / 60, "%", ".2f"),
+    ]
+    made_by = (
+        f"{record['batch_size']} clips a step, {steps} steps a repeat, {num_saves} saves in them; commit "
+        f"{commit[:12]}, jax {environment['versions']['jax']}, {environment['num_cpus']} CPU cores."
+    )
+    return "\n".join(["| | median | of each repeat |", "|---|---|---|", *rows, "", made_by])
+
+
+def _row(what: str, values: list[float], factor: float, unit: str, form: str) -> str:
+    each = [format(factor * value, form) for value in values]
+    return f"| {what} | {format(factor * statistics.median(values), form)} {unit} | {', '.join(each)} |"
+
+
+if __name__ == "__main__":
+    main()
