@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from tests import tiny
 from vdm import build, evaluate, sample, train
-from vdm.runtime import checkpoints, distributed, random
+from vdm.runtime import checkpoints, distributed, random, watchdog
 from vdm.runtime.random import Purpose
 from vdm.types import Config
 
@@ -28,6 +29,7 @@ DEVICES = 8  # over all processes
 HEARTBEAT_SECONDS = 10
 AFTER = 3  # steps from the SIGTERM on
 ENDLESS = 100_000  # steps
+STUCK_AFTER_SECONDS = 4  # of the story of a hanging process; well before a heartbeat tells
 
 
 class Run:
@@ -142,6 +144,17 @@ def write_shards(place: Path, batch: train.Batch) -> None:
         np.savez(f"{place}_{name}_{jax.process_index()}.npz", **rows)
 
 
+def one_that_hangs(workdir: Path) -> int:
+    """Process 1 is alive, and its next step does not come."""
+    distributed.of_all(0)
+    with watchdog.Watchdog(STUCK_AFTER_SECONDS) as dog:
+        dog.beat()
+        if jax.process_index() == 1:
+            time.sleep(10 * STUCK_AFTER_SECONDS)
+        distributed.of_all(0)
+    return 0
+
+
 def one_process(workdir: Path) -> int:
     """The same steps in one process without a stop, and samples and scores of the two processes' checkpoint."""
     two = Path(f"{workdir.parent / 'two'}_done")
@@ -170,7 +183,8 @@ def main(name: str, port: str, num_processes: str, process: str, workdir: str) -
     def work() -> int:
         distributed.start(distributed.WAYS[settings.name], settings, saves_on_sigterm=True)
         assert jax.device_count() == DEVICES
-        return {"until_told": until_told, "after_that": after_that, "one_process": one_process}[name](Path(workdir))
+        stories = {each.__name__: each for each in (until_told, after_that, one_process, one_that_hangs)}
+        return stories[name](Path(workdir))
 
     return distributed.ended(work)
 

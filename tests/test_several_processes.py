@@ -133,6 +133,17 @@ def test_samples_and_scores_of_a_checkpoint_do_not_depend_on_the_number_of_proce
 
 
 @pytest.mark.feature("R6")
+def test_a_process_that_hangs_ends_those_that_wait_for_it_and_all_say_where(tmp_path):
+    with several.Run(several.story("one_that_hangs", tmp_path), tmp_path / "log", 2) as run:
+        codes = run.codes(120)
+    waits, hangs = (log.read_text() for log in run.logs)
+    # the other one's clock may be a moment later, and the end of process 0 be what it sees first
+    assert codes[0] == 1 and codes[1] in (1, distributed.LOST), (codes, waits, hangs)
+    assert "Timeout" in waits and "in of_all" in waits
+    assert "in one_that_hangs" in hangs or codes[1] == distributed.LOST
+
+
+@pytest.mark.feature("R6")
 def test_one_process_writes(runs):
     folder, _ = runs
     assert "step 1/" in (folder / "told_0.txt").read_text()
