@@ -33,7 +33,7 @@ from vdm import build, refusals, train
 from vdm.costs import child, chips, estimate, hlo, jaxpr, page, program
 from vdm.costs.chips import Topology
 from vdm.costs.estimate import Estimate, Facts
-from vdm.costs.roofline import roofline
+from vdm.costs.roofline import Roofline, roofline
 from vdm.nets.remat import REMAT
 from vdm.runtime import mesh as meshes
 from vdm.runtime.processes import JobFailed
@@ -129,8 +129,8 @@ def plan(
         try:
             arguments = (config, topology, axes, data)
             compiled = child.run(compile_step, *arguments, timeout=timeout, environment=child.TPU_ENVIRONMENT)
-            busy = topology.chip.peak_flops * compiled["roofline"]["seconds"]
-            compiled["utilisation"] = made["model_flops"] / busy
+            line = Roofline(*(compiled["roofline"][part.name] for part in dataclasses.fields(Roofline)))
+            compiled["utilisation"] = line.utilisation(made["model_flops"], topology.chip)
             made |= {"compiled": compiled, "fits": compiled["memory"]["total"] <= topology.chip.memory_bytes}
         except RuntimeError as error:
             if _OUT_OF_MEMORY not in str(error):
