@@ -48,6 +48,13 @@ def test_one_process_starts_and_ends_by_itself():
         distributed.ended(lambda: {}["no such key"])
 
 
+def test_a_run_that_goes_on_asks_for_signals_from_one_on(monkeypatch):
+    """A signal before the first question makes JAX's runtime answer yes to question 1, and to that one alone."""
+    monkeypatch.setattr(distributed.multihost_utils, "reached_preemption_sync_point", lambda number: number == 1)
+    watch = distributed.Watch()
+    assert [watch.stops_after(step) for step in (10, 11, 12)] == [True, False, False]
+
+
 def say(monkeypatch, *answers):
     """Makes every question to all processes be answered by these, this process's own first."""
     monkeypatch.setattr(distributed, "of_all", lambda value: [value, *answers])

@@ -119,8 +119,13 @@ def ended(work: Callable[[], int]) -> int:
 class Watch:
     """SIGTERM to any process of several is noted by all of them, at the same step.
 
-    JAX's runtime notes the signal (and leaves a second one its effect) and chooses a step that none has passed yet.
+    JAX's runtime notes the signal (and leaves a second one its effect) and chooses a question that no process has asked
+    yet: the next one of the foremost process. It takes the processes to begin with question 1, so that is what is
+    counted here, and not the steps, of which the first may be any.
     """
+
+    def __init__(self) -> None:
+        self._asked = 0
 
     def __enter__(self) -> Watch:
         return self
@@ -130,9 +135,10 @@ class Watch:
 
     def stops_after(self, step: int) -> bool:
         """Whether to save and leave after this step; to be asked once after every step."""
-        stops = multihost_utils.reached_preemption_sync_point(step)
+        self._asked += 1
+        stops = multihost_utils.reached_preemption_sync_point(self._asked)
         if stops:
-            print("SIGTERM to a process of the run: saving a checkpoint after this step, then leaving", flush=True)
+            print(f"SIGTERM to a process of the run: saving a checkpoint of step {step}, then leaving", flush=True)
         return stops
 
 
