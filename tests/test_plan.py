@@ -32,6 +32,7 @@ def test_the_step_is_that_of_train_and_its_arguments_rest_where_training_puts_th
         real_batch = next(batches)
         batches.close()
         after, _ = step(real_state, train.Window.empty(), real_batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(real_state)), "not donated"
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), train_state) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), after
     )
