@@ -4,7 +4,7 @@
 #
 #   launch/one_node.sh train --config=configs/demo.py --workdir=runs/node --config.run.mesh.fsdp=8
 #
-# SIGTERM and Ctrl-C reach all processes. The exit code is that of the first process that ends otherwise than with 0.
+# SIGTERM and Ctrl-C reach all processes. The exit code is that of the first process, by number, that ended otherwise than with 0.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/flags.sh "${PLATFORM:-gpu}"

@@ -23,7 +23,7 @@ def twin():
 
 @pytest.mark.feature("R8")
 def test_all_is_well_here_and_the_run_knows_it(tmp_path):
-    """One device; the check of eight is in on_eight_devices.py."""
+    """On one device."""
     config = tiny.get_config()
     config.run.num_steps = 1
     done = check.check(config, tmp_path)

@@ -45,12 +45,12 @@ OPTIONS = (
     ("topology", "", "the chips: KIND:SIDES, such as v5e:16x16"),
     ("mesh", "", "devices along each axis, such as data=64,fsdp=4; empty: config.run.mesh"),
     ("json", "", "a file that the plan is written to"),
-    ("search", False, "rank the meshes of the topology by the estimate, and compile the best three"),
+    ("search", False, "rank meshes and policies of run.remat by the estimate, and compile the best three"),
     ("num_classes", 0, "of the data, for a network that is told the class"),
     ("num_channels", 3, "of the videos"),
     ("timeout_minutes", 60, "after which a compilation is stopped"),
 )
-_NUM_COMPILED = 3  # meshes of a search
+_NUM_COMPILED = 3  # meshes with policies of a search
 _TRACED_CLIPS = (8, 16)  # where activations outweigh the gradients, which do not scale with them
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 

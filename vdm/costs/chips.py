@@ -34,11 +34,6 @@ class Chip:
     num_links: int
     sources: str
 
-    @property
-    def send_bandwidth(self) -> float:
-        """Bytes/s that a device can send at most, over all its links at once."""
-        return self.link_bandwidth * self.num_links
-
 
 # The names are those of TPU topologies, and of GPUs.
 CHIPS: dict[str, Chip] = {
