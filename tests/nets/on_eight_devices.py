@@ -58,9 +58,10 @@ def convolve_merged(params, x):
 
 
 def a_split_network_is_the_network():
-    net, _ = tiny.network(tiny.SMALL)
+    config = dataclasses.replace(tiny.SMALL, num_classes=3)
+    net, _ = tiny.network(config)
     inputs = tiny.inputs(batch=4)
-    condition = tiny.images(True, False, False, True)
+    condition = tiny.images(True, False, False, True, label=jnp.array([0, 1, 3, 1]))
 
     def value_and_gradient(params, xt, log_snr, frame_index):
         def loss(params):
@@ -70,10 +71,10 @@ def a_split_network_is_the_network():
         (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         return value, gradient
 
-    alone = jax.jit(value_and_gradient)(tiny.params(tiny.SMALL), *inputs)
+    alone = jax.jit(value_and_gradient)(tiny.params(config), *inputs)
     here = mesh(2, 1, 2, 2)
     with jax.set_mesh(here):
-        params = tiny.params(tiny.SMALL)
+        params = tiny.params(config)
         params = jax.device_put(params, shardings(params, UNET_RULES, here))
         given = jax.jit(value_and_gradient)(params, *(place(here, each) for each in inputs))
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(alone[1]))

@@ -160,8 +160,10 @@ def on_each_device(
         lambda key_path, leaf: spec_of(f"{path}/{path_of(key_path)}", leaf.shape, UNET_RULES, mesh), params
     )
 
+    differ = _SPLIT if len(frames) else BATCH_AXES  # what looks at clips alone is the same at all frames of one
+
     def on_device(params: Params, *inputs: Any) -> Any:
-        return block(jax.tree.map(functools.partial(_whole, dtype), params, resting), *inputs)
+        return block(jax.tree.map(functools.partial(_whole, dtype, differ), params, resting), *inputs)
 
     held = jax.tree.map(_along_fsdp, resting, is_leaf=lambda spec: isinstance(spec, PartitionSpec))
     return jax.shard_map(
@@ -193,10 +195,12 @@ def _along_fsdp(spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*(axes if axes == "fsdp" else None for axes in spec))
 
 
-def _whole(dtype: DTypeLike, leaf: Float[Array, "..."], resting: PartitionSpec) -> Float[Array, "..."]:
-    """A parameter as a device computes with it. Its gradient is summed over the devices that see other clips."""
+def _whole(
+    dtype: DTypeLike, differ: Sequence[str], leaf: Float[Array, "..."], resting: PartitionSpec
+) -> Float[Array, "..."]:
+    """A parameter as a device computes with it. Its gradient is summed over the axes that devices `differ` along."""
     own = _along_fsdp(resting)
-    missing = tuple(axis for axis in _SPLIT if axis not in own)
+    missing = tuple(axis for axis in differ if axis not in own)
     leaf = jax.lax.pcast(leaf, missing, to="varying")  # backwards: the sum, of a device's share after the scatter
     if "fsdp" not in own or jax.lax.axis_size("fsdp") == 1:
         return leaf
