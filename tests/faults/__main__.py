@@ -68,7 +68,8 @@ def run(cases: Sequence[Case], folder: Path, path: Path) -> int:
             print(f"time is up after {len(record['cases'])} of {len(cases)} cases: start again to go on")
             return 1
         reference = case.last if case.same_mesh else plan.ONE
-        for setup in {reference} if case.same_mesh else {setup for setup, _ in case.lives} | {case.last, reference}:
+        # one device first: the others are compared with it, also where the campaign goes on after its cases
+        for setup in dict.fromkeys((plan.ONE, *(setup for setup, _ in case.lives), case.last)):
             if setup not in references:
                 references[setup] = folder / "uninterrupted" / str(plan.SETUPS.index(setup))
                 lives.finish(setup, references[setup], 0, plan.NUM_STEPS)
@@ -91,7 +92,7 @@ def run(cases: Sequence[Case], folder: Path, path: Path) -> int:
 
 def uninterrupted(record: dict[str, Any], setup: Setup, references: dict[Setup, Path]) -> None:
     """Notes how far the uninterrupted run of a setup ends from that on one device."""
-    if plan.ONE in references and setup != plan.ONE:
+    if setup != plan.ONE:
         apart = lives.check_state(references[setup], references[plan.ONE], same_bits=False)
         record["uninterrupted"][setup.name] = apart
 

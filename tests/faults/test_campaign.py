@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from tests.faults import __main__ as campaign
 from tests.faults import lives, plan
 from tests.faults.__main__ import FACTOR
 from tests.faults.plan import FOUR, ONE, TWO, Case, Kill
@@ -72,6 +73,15 @@ def test_what_is_lost_repeated_or_changed_is_noticed(lives_seen, signal_name, wr
     else:
         with pytest.raises(lives.WrongError, match=wrong):
             lives.check_batches(lives_seen, kills, SEEN, 3)
+
+
+def test_a_campaign_that_goes_on_after_the_cases_of_one_device_has_its_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(lives, "finish", lambda *_: None)
+    monkeypatch.setattr(lives, "check_state", lambda *_, same_bits: 1e-6)
+    row = {"kills": [], "difference": 2e-6}
+    monkeypatch.setattr(lives, "run_case", lambda case, *_: {"case": case.name, "same_mesh": case.same_mesh} | row)
+    left = [case for case in plan.campaign(0) if not (case.same_mesh and case.last == ONE)]
+    assert campaign.run(left, tmp_path, tmp_path / "record.json") == 0
 
 
 def test_the_plan_of_a_seed_is_one_and_is_as_large_as_promised():
