@@ -82,6 +82,20 @@ def test_levers_are_the_smallest_changes_that_fit():
     assert found == ["config.run.remat=blocks", "--mesh=data=8,fsdp=2"]
 
 
+def test_a_lever_is_no_number_of_microbatches_that_does_not_divide_the_batch():
+    """6 clips a device: 2 microbatches of 3 do not fit here, 4 of one and a half cannot be."""
+    facts, chip = Facts(**{**vars(FACTS), "batch_size": 48}), Chip(**{**vars(CHIP), "memory_bytes": 330.0})
+    assert estimate.levers(facts, _axes(data=8), chip, {}) == ["--mesh=fsdp=8"]
+
+
+def test_where_one_clip_a_device_is_too_many_its_frames_are_split():
+    """192 / 16 + 48 / 16 + 50 bytes; of 30, a clip over four devices leaves 12 + 3 + 12.5."""
+    small = Chip(**{**vars(CHIP), "memory_bytes": 30.0})
+    many = Facts(**{**vars(FACTS), "batch_size": 64})
+    found = estimate.levers(many, _axes(data=4, fsdp=16), small, {})
+    assert found == ["config.data.batch_size=16 with --mesh=fsdp=16,frames=4"]
+
+
 def test_meshes_of_a_search_are_laid_out_on_every_device():
     ways = [estimate.spell(axes) for axes in estimate.meshes(FACTS, 8)]
     assert ways == ["data=8", "data=4,fsdp=2", "data=2,fsdp=4", "fsdp=8"]

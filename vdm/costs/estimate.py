@@ -98,7 +98,8 @@ def _sent(facts: Facts, axes: dict[str, int]) -> float:
 
 
 def levers(facts: Facts, axes: dict[str, int], chip: Chip, lighter: Mapping[str, Facts]) -> list[str]:
-    """Single changes of a config that would make it fit, by this estimate; the smallest change of each kind.
+    """Single changes of a config that would make it fit, by this estimate; the smallest change of each kind. Where none
+    would: fewer clips and more devices along `frames` together, if that does.
 
     `lighter` has the facts under policies of `config.run.remat` that keep less, those that keep most first.
     """
@@ -109,6 +110,8 @@ def levers(facts: Facts, axes: dict[str, int], chip: Chip, lighter: Mapping[str,
             found.append(f"config.data.batch_size={batch_size}")
             break
     for count in _doublings(facts.num_microbatches, facts.batch_size // batch_ways):
+        if facts.batch_size % (count * batch_ways):
+            continue
         if estimate(dataclasses.replace(facts, num_microbatches=count), axes, chip).fits(chip):
             found.append(f"config.run.num_microbatches={count}")
             break
@@ -116,15 +119,28 @@ def levers(facts: Facts, axes: dict[str, int], chip: Chip, lighter: Mapping[str,
         if estimate(again, axes, chip).fits(chip):
             found.append(f"config.run.remat={remat}")
             break
-    for axis, allowed in (("fsdp", axes["data"]), ("frames", math.gcd(axes["data"], facts.num_frames))):
-        for more in _doublings(axes[axis], axes[axis] * allowed):
-            if axes["data"] % (more // axes[axis]):
-                continue
-            moved = axes | {axis: more, "data": axes["data"] * axes[axis] // more}
-            if estimate(facts, moved, chip).fits(chip):
-                found.append(f"--mesh={spell(moved)}")
-                break
-    return found
+    for moved in _moved(axes, "fsdp", axes["fsdp"] * axes["data"]):
+        if estimate(facts, moved, chip).fits(chip):
+            found.append(f"--mesh={spell(moved)}")
+            break
+    return found or _shared_clips(facts, axes, chip)
+
+
+def _shared_clips(facts: Facts, axes: dict[str, int], chip: Chip) -> list[str]:
+    """Where a clip a device is too many: fewer clips, each of them over more devices along `frames`."""
+    for moved in _moved(axes, "frames", facts.num_frames):
+        ways = moved["frames"] // axes["frames"]
+        fewer = dataclasses.replace(facts, batch_size=facts.batch_size // ways)
+        divides = facts.batch_size % ways == 0 and facts.num_frames % moved["frames"] == 0
+        if divides and estimate(fewer, moved, chip).fits(chip):
+            return [f"config.data.batch_size={fewer.batch_size} with --mesh={spell(moved)}"]
+    return []
+
+
+def _moved(axes: dict[str, int], axis: str, most: int) -> list[dict[str, int]]:
+    """Meshes with twice, four times, ... as many devices along an axis, taken from `data`."""
+    sizes = (more for more in _doublings(axes[axis], most) if axes["data"] % (more // axes[axis]) == 0)
+    return [axes | {axis: more, "data": axes["data"] * axes[axis] // more} for more in sizes]
 
 
 def _halvings(batch_size: int, multiple: int) -> list[int]:

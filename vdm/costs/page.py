@@ -63,7 +63,7 @@ def page(plan: dict[str, Any], chip: Chip) -> str:
     else:
         lines += _compiled_lines(plan, compiled, guess, chip)
     if not plan["fits"]:
-        options = ", ".join(plan["levers"]) or "no single change of batch, microbatches, remat, fsdp or frames"
+        options = ", ".join(plan["levers"]) or "no change of batch, microbatches, remat, fsdp or frames"
         lines.append(f"  DOES NOT FIT. By the estimate, what would: {options}")
     return "\n".join(lines)
 
