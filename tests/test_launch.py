@@ -79,6 +79,12 @@ def test_on_slurm_a_run_that_can_go_on_is_queued_again(ends_with, again, tmp_pat
     assert [call[0] for call in calls] == ["srun", *["scontrol"] * again]
 
 
+def test_on_slurm_a_run_is_not_queued_again_for_ever(tmp_path):
+    place = {"SLURM_SUBMIT_DIR": str(LAUNCH.parent), "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "50"}
+    code, calls = launched("slurm.sbatch", tmp_path, 75, PYTHON="python", **place)
+    assert code == 75 and [call[0] for call in calls] == ["srun"]
+
+
 @pytest.mark.parametrize(
     ("variables", "number"),
     [
