@@ -320,8 +320,8 @@ def _run() -> ConfigDict:
     run.remat = "kernels"  # what the backward pass does again for less memory: none | kernels (gathers those split
     #   over fsdp) | products (also all but what convolutions and dense layers give) | blocks (all but the blocks'
     #   inputs); the step is the same
-    run.stuck_after_seconds = 3600.0  # in one step, validation, sampling or save (compiling included): it ends with
-    #   the stacks of all threads; 0: never
+    run.stuck_after_seconds = 3600.0  # in one step, save, or batch of validation or samples (compiling included): the
+    #   run ends with the stacks of all threads; 0: never
     run.num_workers = 0  # processes that load data; 0: threads of this process
 
     run.mesh = ConfigDict()  # devices along each axis; -1: all that are left

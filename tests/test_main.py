@@ -15,6 +15,7 @@ from tests import webm
 from vdm import build
 from vdm.__main__ import VERBS, main
 from vdm.records import record
+from vdm.runtime import watchdog
 
 CONFIG = "--config=tests/tiny.py"
 
@@ -211,8 +212,11 @@ def test_sample_writes_what_a_player_and_a_person_can_open(trained):
     assert (folder / "sheet.png").read_bytes()[1:4] == b"PNG"
 
 
-def test_evaluate_writes_losses_per_level_and_metrics_with_their_protocol(trained, capsys):
+def test_evaluate_writes_losses_per_level_and_metrics_with_their_protocol(trained, capsys, monkeypatch):
+    beats = []
+    monkeypatch.setattr(watchdog.Watchdog, "beat", lambda dog: beats.append(dog))
     assert run("evaluate", CONFIG, f"--workdir={trained}") == 0
+    assert len(beats) == 3 and len(set(beats)) == 1  # at the start, after a batch of validation, after one of samples
     printed = capsys.readouterr().out
     assert "valid clips" in printed
     written = json.loads((trained / "record.json").read_text())

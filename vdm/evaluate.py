@@ -31,7 +31,7 @@ from vdm.diffusion import bound, objectives
 from vdm.diffusion.objectives import Losses
 from vdm.records import identity, record, statistics
 from vdm.records.record import Metric, Record
-from vdm.runtime import distributed, random
+from vdm.runtime import distributed, random, watchdog
 from vdm.runtime import mesh as meshes
 from vdm.runtime.random import Purpose
 from vdm.types import Condition, Config, Key, Params, Video
@@ -65,9 +65,10 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -
         )
     experiment, params, step = sample.restore(config, workdir, step)
     since = time.monotonic()
-    with jax.set_mesh(experiment.mesh):
-        losses = make_validation(experiment)(params)
-    clips = sample.make_draw(experiment)(params, config.evaluation.num_samples)
+    with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:
+        with jax.set_mesh(experiment.mesh):
+            losses = make_validation(experiment, dog.beat)(params)
+        clips = sample.make_draw(experiment, dog.beat)(params, config.evaluation.num_samples)
     metrics = oracle_metrics(experiment, clips)
     levels = {name: tuple(points) for name, points in losses.items()}
     scored = dataclasses.replace(before, level_losses=levels, metrics=metrics, evaluated_step=step)
@@ -86,8 +87,11 @@ def folder_of(workdir: epath.PathLike, step: int) -> epath.Path:
     return sample.folder_of(workdir, step, "evaluation")
 
 
-def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str, list[tuple[float, float]]]]:
-    """The function from parameters to the mean losses at every fixed level: name -> [(log_snr, loss)].
+def make_validation(
+    experiment: build.Experiment, beat: Callable[[], None] = lambda: None
+) -> Callable[[Params], dict[str, list[tuple[float, float]]]]:
+    """The function from parameters to the mean losses at every fixed level: name -> [(log_snr, loss)]; calls `beat`
+    after each batch.
 
     Clips, noise and levels are the same in every call, for every network and every objective. The clips are the first
     `config.evaluation.num_validation` of the validation split, or all where that is 0.
@@ -123,6 +127,7 @@ def make_validation(experiment: build.Experiment) -> Callable[[Params], dict[str
             losses = losses_at(params, meshes.global_batch(padded, mesh, size))
             for name, part in parts.items():
                 part.append(np.asarray(getattr(losses, name), np.float64)[:, :held])
+            beat()
         means = {name: np.concatenate(part, axis=1).mean(axis=1).tolist() for name, part in parts.items()}
         return {
             f"validation/{name}": list(zip(config.evaluation.log_snrs, mean, strict=True))

@@ -24,7 +24,7 @@ from vdm import build
 from vdm.diffusion import noise_priors, objectives, samplers
 from vdm.records import identity
 from vdm.records.record import write_whole
-from vdm.runtime import checkpoints, distributed, random
+from vdm.runtime import checkpoints, distributed, random, watchdog
 from vdm.runtime import mesh as meshes
 from vdm.runtime.random import Purpose
 from vdm.types import BATCH_AXES, Condition, Config, Denoiser, Key, Params, Video
@@ -45,7 +45,8 @@ def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, 
     if not 1 <= fps <= video_io.MAX_GIF_FPS:
         raise ValueError(f"--fps is {fps}; it must be in [1, {video_io.MAX_GIF_FPS}], what a GIF can show")
     experiment, params, step = restore(config, workdir, checkpoint_step or None)
-    clips = make_draw(experiment)(params, num_clips)
+    with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:
+        clips = make_draw(experiment, dog.beat)(params, num_clips)
     if distributed.is_writer():
         write(folder_of(workdir, step), clips, fps)
     print(f"{num_clips} clips of step {step}: {folder_of(workdir, step)}")
@@ -82,16 +83,21 @@ def require_clips(num_clips: int) -> None:
         raise ValueError(f"{num_clips} clips were asked for; draw at least 1")
 
 
-def make_draw(experiment: build.Experiment) -> Callable[[Params, int], Clips]:
-    """The function from parameters and a number of clips to clips 0, 1, ..., drawn in batches as for evaluation."""
+def make_draw(experiment: build.Experiment, beat: Callable[[], None] = lambda: None) -> Callable[[Params, int], Clips]:
+    """The function from parameters and a number of clips to clips 0, 1, ..., drawn in batches as for evaluation; calls
+    `beat` after each batch.
+    """
     ways = meshes.ways(experiment.mesh, BATCH_AXES)
     sampler = make_sampler(experiment)
 
     def draw(params: Params, num_clips: int) -> Clips:
         require_clips(num_clips)
         size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
+        videos = []
         with jax.set_mesh(experiment.mesh):
-            videos = [np.asarray(sampler(params, np.arange(i, i + size))) for i in range(0, num_clips, size)]
+            for i in range(0, num_clips, size):
+                videos.append(np.asarray(sampler(params, np.arange(i, i + size))))
+                beat()
         return video_io.to_uint8(np.clip(np.concatenate(videos)[:num_clips], -1, 1))
 
     return draw

@@ -74,7 +74,7 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         train_state, damaged = start(experiment, folder)
         first = int(train_state.step)
         require_more(max([first, *(error.step for error in damaged)]), run.num_steps, folder)
-        log = stack.enter_context(contextlib.closing(Log(experiment, folder, before, train_state)))
+        log = stack.enter_context(contextlib.closing(Log(experiment, folder, before, train_state, dog.beat)))
         make_way(damaged, folder)  # all that may refuse this start is behind us
         saver = stack.enter_context(
             checkpoints.CheckpointWriter(
@@ -102,10 +102,8 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
                 require_finite(window, train_state, saver, folder)
             if due(done, run.validate_every_steps, run):
                 log.validation(train_state.ema, done)
-                dog.beat()
             if due(done, run.sample_every_steps, run):
                 log.samples(train_state.ema, done)
-                dog.beat()
             if due(done, run.checkpoint_every_steps, run):
                 log.flush()  # before the save: a run that goes on from it does not do these steps again
                 require_finite(window, train_state, saver, folder)
@@ -273,10 +271,17 @@ def all_finite(params: Params) -> Bool[Array, ""]:
 class Log:
     """What a run tells while it trains: progress line, metrics, sample sheets, and its record with seconds spent."""
 
-    def __init__(self, experiment: build.Experiment, folder: epath.Path, before: Record | None, first: TrainState):
+    def __init__(
+        self,
+        experiment: build.Experiment,
+        folder: epath.Path,
+        before: Record | None,
+        first: TrainState,
+        beat: Callable[[], None],
+    ):
         self._experiment, self._folder = experiment, folder
-        self._validate = evaluate.make_validation(experiment)
-        self._draw = sample.make_draw(experiment)
+        self._validate = evaluate.make_validation(experiment, beat)
+        self._draw = sample.make_draw(experiment, beat)
         self._empty_window = jax.jit(Window.empty, out_shardings=meshes.replicated(experiment.mesh))
         self._writer = writers.Writer(folder, first_step=int(first.step))
         self._progress = Progress(int(first.step), experiment.config.run.num_steps)
