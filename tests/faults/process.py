@@ -24,7 +24,7 @@ from vdm.__main__ import main  # noqa: E402
 
 
 def rows_of(batch: train.Batch) -> dict[int, int]:
-    """Index -> checksum of the part of the clip that lies here, which is all of it unless frames are split."""
+    """Index -> checksum of the clip, which lies here as a whole: a batch is split by clips alone."""
     indices = {shard.device: np.asarray(shard.data) for shard in batch["index"].addressable_shards}
     return {
         int(index): zlib.crc32(clip.tobytes())

@@ -79,9 +79,15 @@ def test_what_one_process_cannot_read_no_other_goes_on_with(other, kind, tmp_pat
     if kind is None:
         assert int(checkpoints.restore(tmp_path, toy.abstract_state(here)).step) == 0
         return
-    with pytest.raises(CheckpointError, match="process 1 could not read its part") as caught:
-        checkpoints.restore(tmp_path, toy.abstract_state(here))
-    assert type(caught.value) is kind
+    for read in (lambda: checkpoints.restore(tmp_path, toy.abstract_state(here)), lambda: of_the_manifest(tmp_path)):
+        with pytest.raises(CheckpointError, match="process 1 could not read its part") as caught:
+            read()
+        assert type(caught.value) is kind
+
+
+def of_the_manifest(folder):
+    """Processes that read the manifest alone walk through the checkpoints together, too."""
+    return checkpoints.read_identity(folder)
 
 
 def test_of_two_troubles_the_graver_is_told(tmp_path, monkeypatch):
@@ -93,7 +99,9 @@ def test_of_two_troubles_the_graver_is_told(tmp_path, monkeypatch):
         raise PermissionError("no")
 
     monkeypatch.setattr(checkpoints.ocp.StandardCheckpointHandler, "restore", hindered)
-    say(monkeypatch, 1)  # another one finds it damaged, but this one may just lack the right to read
+    # another one reads the manifest and finds the state damaged, but this one may just lack the right to read
+    others = iter((0, 1))
+    monkeypatch.setattr(distributed, "of_all", lambda value: [value, next(others)])
     with pytest.raises(CheckpointError, match="that is no damage") as caught:
         checkpoints.restore(tmp_path, toy.abstract_state(here))
     assert not isinstance(caught.value, DamagedCheckpointError)

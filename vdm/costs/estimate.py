@@ -3,8 +3,7 @@
 What it knows: the operations of the jaxpr, which scale with the clips of a device; the state, of which fsdp and tensor
 keep a part each; the exchanges that splitting parameters and batch needs (one or two gathers of the parameters in the
 compute type, one scattered sum of float32 gradients, one sum over `data`). What it leaves out: exchanges of activations
-along `tensor` and `frames`, fusions that fail, layouts, padding; and that the TPU compiler takes a whole sum, twice the
-bytes, for a scattered one where `fsdp` takes all devices.
+along `tensor` and `frames`, fusions that fail, layouts, padding.
 """
 
 from __future__ import annotations
@@ -88,11 +87,15 @@ def estimate(facts: Facts, axes: dict[str, int], chip: Chip) -> Estimate:
 
 
 def _sent(facts: Facts, axes: dict[str, int]) -> float:
-    """By each device: (n-1)/n of the parameters for every gather or scattered sum, twice that for a whole sum."""
+    """By each device: (n-1)/n of the parameters for every gather or scattered sum, twice that for a whole sum.
+
+    The TPU compiler takes whole sums for scattered ones where `fsdp` takes all devices (libtpu 0.0.42.1, on v5p and
+    v5e; over a part of the devices it does not).
+    """
     fsdp, others = axes["fsdp"], axes["data"] * axes["frames"]
     held = facts.num_parameters / axes["tensor"]
     gathers = facts.num_gathers * held * facts.compute_bytes * (fsdp - 1) / fsdp
-    scattered = held * GRADIENT_BYTES * (fsdp - 1) / fsdp
+    scattered = (1 if others > 1 else 2) * held * GRADIENT_BYTES * (fsdp - 1) / fsdp
     summed = 2 * held / fsdp * GRADIENT_BYTES * (others - 1) / others
     return facts.num_microbatches * (gathers + scattered + summed)
 
@@ -194,5 +197,6 @@ def ranked(by_policy: Mapping[str, Facts], num_devices: int, chip: Chip) -> list
         Rank(axes, remat, estimate(facts, axes, chip))
         for remat, facts in by_policy.items()
         for axes in meshes(facts, num_devices)
+        if axes["fsdp"] > 1 or remat != "kernels"  # no kernel is gathered: the same program as with "none"
     ]
     return sorted(ranks, key=lambda rank: (not rank.estimate.fits(chip), rank.estimate.roofline.seconds))

@@ -2,7 +2,8 @@
 
 In bfloat16 the compiler would round a kernel's gradient before devices add theirs up; here the products of a gradient
 are added in float32, over the batch and over devices. That rule is one of reverse mode: where forward mode is needed
-(the likelihood of the flow), the network must compute in float32.
+(the likelihood of the flow), the network must compute in float32, and no kernel be split over `fsdp` (gathering one has
+such a rule too).
 """
 
 from __future__ import annotations

@@ -263,10 +263,15 @@ def _step_path(directory: epath.PathLike, step: int | None) -> epath.Path:
 
 
 def _read_manifest(path: epath.Path) -> Manifest:
+    """What all processes can read, or none goes on with: they must all call this, in the same order."""
     try:
-        return Manifest.from_json(ocp.JsonCheckpointHandler().restore(path / "manifest"))
+        manifest = Manifest.from_json(ocp.JsonCheckpointHandler().restore(path / "manifest"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unread(path, error, "its manifest cannot be read: ") from error
+        failure = _unread(path, error, "its manifest cannot be read: ")
+        _require_whole_everywhere(path, failure)
+        raise failure from error
+    _require_whole_everywhere(path, None)
+    return manifest
 
 
 def _require_whole_everywhere(path: epath.Path, failure: CheckpointError | None) -> None:

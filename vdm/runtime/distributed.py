@@ -22,10 +22,11 @@ from jax.experimental import multihost_utils
 from vdm.runtime import preemption
 from vdm.types import Config
 
-LOST = 75  # exit code (EX_TEMPFAIL of sysexits.h): another process of the run is gone
+LOST = 75  # exit code (EX_TEMPFAIL of sysexits.h): another process of the run is gone, or JAX's runtime failed here
 _LOST_MESSAGE = (
-    b"error: JAX's runtime ended this process, as it does when another process of the run dies or cannot be reached; "
-    b"what it saw stands above. Start all processes again: the run goes on from its last checkpoint\n"
+    b"error: JAX's runtime ended this process, as it does when another process of the run dies or cannot be reached, "
+    b"and when a check of its own fails; what it saw stands above. "
+    b"Start all processes again: the run goes on from its last checkpoint\n"
 )
 Way = Callable[[Config], None] | None
 _PATIENCE = 1.5  # heartbeats that a process with an error waits for the others, or for the news that one is gone
