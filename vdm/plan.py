@@ -83,6 +83,7 @@ def main(
     plan_of = functools.partial(plan, data=data, topology=slice_of, timeout=60.0 * timeout_minutes)
     if search:
         plans = [plan_of(made, axes=axes, facts=facts) for made, axes, facts in _searched(config, slice_of, data)]
+        print(page.verdict(plans))
     else:
         plans = [plan_of(config, axes=axes, facts=facts_of(config, data))]
     if json:

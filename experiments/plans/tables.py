@@ -126,33 +126,41 @@ def _memory(record: dict[str, Any]) -> str:
     return f"{record['compiled']['memory']['total'] / 1e9:.1f} ({limit / 1e9:.0f})"
 
 
-def _exchange(record: dict[str, Any]) -> list[str]:
-    mesh, parameters, rows = record["mesh"], record["parameters"], record["compiled"]["collectives"]
-    fsdp, data = mesh["fsdp"], mesh["data"]
+def formulas(record: dict[str, Any]) -> dict[str, float]:
+    """Bytes that a device must send in a step, by kind of exchange, for a mesh of data and fsdp."""
+    fsdp, data, parameters = record["mesh"]["fsdp"], record["mesh"]["data"], record["parameters"]
     gathers = 1 if record["remat"] == "none" else 2
-    formulas = {
+    return {
         "all-gather": gathers * KERNEL_BYTES * parameters * (fsdp - 1) / fsdp,
         "reduce-scatter": GRADIENT_BYTES * parameters * (fsdp - 1) / fsdp,
         "all-reduce": 2 * GRADIENT_BYTES * parameters / fsdp * (data - 1) / data,
     }
-    sent = dict.fromkeys(formulas, 0.0)
-    moved = {True: [0, 0.0], False: [0, 0.0]}  # has a name in the program: of the partitioner; else of the backend
-    small = 0.0
-    for row in rows:
-        if row["kind"] not in formulas:
-            found = moved[row["where"] != "" or row["phase"] != "rest"]
-            found[0] += row["count"]
-            found[1] += row["sent_bytes"]
-        elif row["is_small"]:
-            small += row["sent_bytes"]
-        else:
-            sent[row["kind"]] += row["sent_bytes"]
+
+
+def sent(record: dict[str, Any], kind: str, *, small: bool = False) -> float:
+    """Bytes that a device sends in a step by one kind of exchange, in those of 1 MB and more or in the `small` ones."""
+    rows = record["compiled"]["collectives"]
+    return sum(row["sent_bytes"] for row in rows if row["kind"] == kind and row["is_small"] == small)
+
+
+def moved(record: dict[str, Any], *, by_backend: bool) -> list[dict[str, Any]]:
+    """Exchanges of no formula: those with a name in the program are the partitioner's, those without the backend's."""
+    rows = [row for row in record["compiled"]["collectives"] if row["kind"] not in formulas(record)]
+    return [row for row in rows if (row["where"] == "" and row["phase"] == "rest") == by_backend]
+
+
+def _exchange(record: dict[str, Any]) -> list[str]:
+    small = sum(sent(record, kind, small=True) for kind in formulas(record))
+    others = [moved(record, by_backend=by_backend) for by_backend in (False, True)]
     return [
         record["config"],
         record["topology"],
-        *(f"{sent[kind] / 1e9:.3f} ({formula / 1e9:.3f})" for kind, formula in formulas.items()),
+        *(f"{sent(record, kind) / 1e9:.3f} ({bytes / 1e9:.3f})" for kind, bytes in formulas(record).items()),
         f"{small / 1e6:.0f} MB",
-        *(f"{count} ({size / 1e6:.1f} MB)" for count, size in (moved[True], moved[False])),
+        *(
+            f"{sum(row['count'] for row in rows)} ({sum(row['sent_bytes'] for row in rows) / 1e6:.1f} MB)"
+            for rows in others
+        ),
     ]
 
 

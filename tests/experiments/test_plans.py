@@ -103,6 +103,27 @@ def test_the_front_page_says_what_the_records_say():
     ]
 
 
+COMPILED = [record for record in grid.records() if record["compiled"] is not None]
+
+
+@pytest.mark.parametrize("record", COMPILED, ids=[record["name"] for record in COMPILED])
+def test_recorded_plans_send_what_the_formula_says_and_the_partitioner_moves_nothing(record):
+    for kind, formula in tables.formulas(record).items():
+        assert tables.sent(record, kind) == pytest.approx(formula, rel=0.1), kind
+    assert tables.moved(record, by_backend=False) == []
+
+
+def test_recorded_plans_scale_and_use_what_they_should():
+    for record in COMPILED:
+        same = [other for other in COMPILED if other["name"].split("_")[:2] == record["name"].split("_")[:2]]
+        first = min(same, key=lambda other: other["batch_size"])["compiled"]
+        assert record["compiled"]["flops"] == pytest.approx(first["flops"], rel=0.01)
+        temporaries = record["compiled"]["memory"]["temporaries"]
+        assert temporaries == pytest.approx(first["memory"]["temporaries"], rel=0.05)
+        if record["name"].startswith("ucf101_v5p"):
+            assert record["compiled"]["utilisation"] >= 0.5
+
+
 def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
     moved = {name: _Moved(cell, tmp_path / f"{name}.json") for name, cell in grid.CELLS.items()}
     monkeypatch.setattr(grid, "CELLS", moved)

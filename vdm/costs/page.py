@@ -130,6 +130,23 @@ def ranking(ranks: Sequence[Rank], topology: Topology) -> str:
     return "\n".join(lines)
 
 
+def verdict(plans: Sequence[dict[str, Any]]) -> str:
+    """Which of several plans to take: of those that fit the fastest at the roofline."""
+    fit = [plan for plan in plans if plan["fits"]]
+    if not fit:
+        return "None of these fits."
+    best = min(fit, key=_seconds)
+    by = "compiled" if best["compiled"] else "estimated"
+    return (
+        f"The fastest that fits: --mesh={spell(best['mesh'])} with --config.run.remat={best['remat']}, "
+        f"{1e3 * _seconds(best):.1f} ms a step at the roofline, {by}."
+    )
+
+
+def _seconds(plan: dict[str, Any]) -> float:
+    return plan["compiled"]["roofline"]["seconds"] if plan["compiled"] else plan["estimate"]["seconds"]
+
+
 def _time(line: dict[str, float], seconds: float, bound: str) -> str:
     return (
         f"{1e3 * seconds:.1f} ms a step, bound by {bound}: compute {1e3 * line['compute']:.1f}, memory "
