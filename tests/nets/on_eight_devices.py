@@ -58,7 +58,8 @@ def convolve_merged(params, x):
 
 
 def a_split_network_is_the_network():
-    config = dataclasses.replace(tiny.SMALL, num_classes=3)
+    """With three equal blocks on either way, which are scanned."""
+    config = dataclasses.replace(tiny.SMALL, num_classes=3, num_blocks=3)
     net, _ = tiny.network(config)
     inputs = tiny.inputs(batch=4)
     condition = tiny.images(True, False, False, True, label=jnp.array([0, 1, 3, 1]))
@@ -72,11 +73,14 @@ def a_split_network_is_the_network():
         return value, gradient
 
     alone = jax.jit(value_and_gradient)(tiny.params(config), *inputs)
-    here = mesh(2, 1, 2, 2)
+    here = mesh(1, 2, 2, 2)
     with jax.set_mesh(here):
         params = tiny.params(config)
         params = jax.device_put(params, shardings(params, UNET_RULES, here))
-        given = jax.jit(value_and_gradient)(params, *(place(here, each) for each in inputs))
+        placed = params, *(place(here, each) for each in inputs)
+        lowered = jax.jit(value_and_gradient).lower(*placed)
+        given = lowered.compile()(*placed)
+    assert lowered.as_text().count("stablehlo.while") == 4, "no scan, forwards and backwards, of the two ways"
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(alone[1]))
     np.testing.assert_allclose(given[0], alone[0], rtol=1e-4, atol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale), given[1], alone[1])
