@@ -36,6 +36,8 @@ def get_config():
     config = tiny.get_config()
     config.data.num_frames = 8
     config.network.unet3d.dropout = 0.1
+    config.network.update(class_conditional=True, label_dropout=0.5)
+    config.sampler.guidance.name = "classifier_free"
     return config
 
 
