@@ -1,11 +1,13 @@
 """The check of a machine passes here, and notices what it is there to notice."""
 
+import math
 import zlib
 
 import jax
 import numpy as np
 import pytest
 
+from configs.paper import bair, ucf101
 from tests import tiny
 from vdm import build, check, train
 from vdm.nets import attention
@@ -31,6 +33,28 @@ def test_all_is_well_here_and_the_run_knows_it(tmp_path):
     assert checks.read(tmp_path) == done
     assert not (tmp_path / "check").exists()
     assert train.train(config, tmp_path).checks == done
+
+
+@pytest.mark.parametrize("paper", [ucf101, bair])  # kinetics600 has the network of ucf101
+def test_a_papers_network_becomes_narrow_and_stays_itself(paper):
+    config = paper.get_config()
+    made = check.narrowed(config, one_device())
+    model = build.model(made, one_device(), num_channels=3, num_classes=None)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) < 5e6
+    sizes = dict.fromkeys(("channels", "head_dim", "groups", "num_blocks", "compute_dtype"))
+    narrow, whole = (each.network.unet3d.to_dict() | sizes for each in (made, config))
+    assert narrow == whole
+    for part in ("schedule", "objective", "optimizer"):
+        assert made[part].to_dict() == config[part].to_dict()
+
+
+def test_a_narrow_network_is_split_and_scanned_where_the_whole_one_is():
+    config = ucf101.get_config()
+    config.network.unet3d.num_blocks = 5
+    unet = check.narrowed(config, mesh.abstract_mesh(1, 32, 6, 1)).network.unet3d
+    assert unet.channels % 32 == 0  # and 6 does not divide 256
+    assert (unet.channels, unet.num_blocks) == (32, 3)
 
 
 def test_a_wrong_sum_over_microbatches_is_seen(monkeypatch):

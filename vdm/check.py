@@ -1,9 +1,9 @@
 """Check on this machine, in about two minutes, that its compiler and devices compute what they should.
 
-A narrow twin of the config's network (its parts and its mesh; few channels, small frames, random clips instead of the
-data) takes one step of the config's objective in several ways that must agree: on the mesh and on one device, in
-microbatches, with blocks computed again, in bfloat16. Then it saves and restores, draws noise whose bits are known, and
-runs in image mode, in which frames must not see each other. No data are opened. What was measured goes to
+A narrow twin of the config's network (its parts and its mesh; few channels and blocks, small frames, random clips
+instead of the data) takes one step of the config's objective in several ways that must agree: on the mesh and on one
+device, in microbatches, with blocks computed again, in bfloat16. Then it saves and restores, draws noise whose bits are
+known, and runs in image mode, in which frames must not see each other. No data are opened. What was measured goes to
 DIR/check.json, and from there into the record of the run that is trained in DIR.
 
 Example: python -m vdm check --config=configs/demo.py --workdir=runs/shapes
@@ -24,10 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import PyTree
 
 from vdm import build, train
+from vdm.nets.unet3d import SCANNED
 from vdm.records import checks, environment, schema
 from vdm.records.checks import Check, Checks
 from vdm.records.record import write_whole
@@ -42,6 +43,7 @@ from vdm.types import BATCH_AXES, Condition, Config, Params
 OPTIONS = ()
 NUM_CHANNELS, NUM_CLASSES = 3, 10  # of the clips that stand in for the data
 NUM_MICROBATCHES = 2
+HEAD_DIM, GROUPS = 8, 4  # of the narrow network, at most
 BITS_OF = 1024  # examples
 BITS = 0x46F37175  # CRC-32 of the first word of each, little-endian, shifted right by 9; from Threefry-2x32 in numpy
 
@@ -90,25 +92,29 @@ def check(config: Config, workdir: epath.PathLike) -> Checks:
     return done
 
 
-def narrowed(config: Config, mesh: Mesh) -> Config:
-    """The config with the smallest network of the same parts, the smallest frames that pass it, and a batch of two
-    clips a device, in float32.
+def narrowed(config: Config, mesh: Mesh | AbstractMesh) -> Config:
+    """The config with a narrow network of the same parts and levels, the smallest frames that pass it, and a batch of
+    two clips a device, in float32. Kernels that the mesh splits stay wide enough for it; blocks that are compiled as a
+    loop stay so many that they are.
     """
     twin = config.copy_and_resolve_references()
-    build.lookup(_NARROW, config.network.name, "network.name")(twin)
+    build.lookup(_NARROW, config.network.name, "network.name")(twin, mesh)
     twin.data.batch_size = twin.evaluation.batch_size = NUM_MICROBATCHES * meshes.ways(mesh, BATCH_AXES)
     twin.run.update(num_microbatches=1, remat="none")
     return twin
 
 
-def _narrow_unet(config: Config) -> None:
+def _narrow_unet(config: Config, mesh: Mesh | AbstractMesh) -> None:
     unet = config.network.unet3d
-    unet.channels = 2 * math.lcm(unet.head_dim, unet.groups)
-    unet.compute_dtype = "float32"
+    ways = (mesh.shape[axis] for axis in ("fsdp", "tensor"))
+    split = [size for size in ways if unet.channels % size == 0]
+    unet.update(head_dim=min(unet.head_dim, HEAD_DIM), groups=min(unet.groups, GROUPS), compute_dtype="float32")
+    unet.channels = math.lcm(2 * unet.head_dim, 2 * unet.groups, *split)
+    unet.num_blocks = SCANNED if unet.num_blocks >= SCANNED else 1
     config.data.height = config.data.width = unet.patch * 2 ** len(unet.multipliers)
 
 
-_NARROW: dict[str, Callable[[Config], None]] = {"unet3d": _narrow_unet}
+_NARROW: dict[str, Callable[[Config, Mesh | AbstractMesh], None]] = {"unet3d": _narrow_unet}
 
 
 def steps(twin: Config, mesh: Mesh, params: Params) -> tuple[Check, ...]:
