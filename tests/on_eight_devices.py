@@ -3,13 +3,15 @@
 import collections
 import dataclasses
 import re
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tests import tiny
 from tests.nets.tiny import randomised
-from vdm import build, evaluate, sample, train
+from vdm import build, check, evaluate, sample, train
 from vdm.nets import sharding
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random, state
@@ -110,4 +112,28 @@ def samples_and_validation_are_the_same_on_every_mesh():
         np.testing.assert_allclose(losses[1][name], row, rtol=1e-5)
 
 
-CHECKS = (the_train_step_is_the_same_on_every_mesh, samples_and_validation_are_the_same_on_every_mesh)
+def kernels_put_together_in_the_wrong_order(gathered):
+    return lambda leaf, dtype, axis: jnp.roll(gathered(leaf, dtype, axis), leaf.shape[axis], axis)
+
+
+def the_check_of_a_machine_passes_on_a_mesh_and_sees_a_wrong_one():
+    """Its comparison with one device, alone: the other ways of a step are compared in tests/test_check.py."""
+    config = tiny.get_config()
+    config.network.unet3d.update(attention="temporal", norm="rms")  # less to compile; what splits frames is left
+    mesh = meshes.make_mesh(data=2, fsdp=2, frames=2)
+    twin = check.narrowed(config, mesh)
+    params = check.first_params(twin)
+    on_mesh = check.gradient(twin, mesh, params)
+    with mock.patch.object(sharding, "_gathered", kernels_put_together_in_the_wrong_order(sharding._gathered)):
+        wrong = check.gradient(twin, mesh, params)
+    one = check.gradient(twin, ONE, params)
+    same, other = (check.of_mesh(each, one) for each in (on_mesh, wrong))
+    assert same.passed, same
+    assert not other.passed, other
+
+
+CHECKS = (
+    the_train_step_is_the_same_on_every_mesh,
+    samples_and_validation_are_the_same_on_every_mesh,
+    the_check_of_a_machine_passes_on_a_mesh_and_sees_a_wrong_one,
+)

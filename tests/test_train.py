@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).parents[1]
 ON_EIGHT_DEVICES = (
     "the_train_step_is_the_same_on_every_mesh",
     "samples_and_validation_are_the_same_on_every_mesh",
+    "the_check_of_a_machine_passes_on_a_mesh_and_sees_a_wrong_one",
 )
 
 

@@ -119,19 +119,24 @@ _NARROW: dict[str, Callable[[Config, Mesh | AbstractMesh], None]] = {"unet3d": _
 
 def steps(twin: Config, mesh: Mesh, params: Params) -> tuple[Check, ...]:
     """The gradient of one step in several ways, each against the step on the mesh in float32."""
-    here = _gradient(twin, mesh, params)
-    again = _gradient(_with(twin, remat="blocks"), mesh, params)
+    here = gradient(twin, mesh, params)
+    again = gradient(_with(twin, remat="blocks"), mesh, params)
     found = [Check("blocks computed again = kept", _distance(again, here), SAME)]
     if mesh.size > 1:
         alone = meshes.make_mesh(devices=jax.local_devices()[:1])
-        found.append(Check("mesh = one device", _distance(here, _gradient(twin, alone, params)), SAME))
+        found.append(of_mesh(here, gradient(twin, alone, params)))
     if twin.schedule.name != "learned":
-        parts = _gradient(_with(twin, num_microbatches=NUM_MICROBATCHES), mesh, params)
+        parts = gradient(_with(twin, num_microbatches=NUM_MICROBATCHES), mesh, params)
         found.append(Check("microbatches = whole batch", _distance(parts, here), SAME))
     low = twin.copy_and_resolve_references()
     low.network[low.network.name].compute_dtype = "bfloat16"
-    found.append(Check("bfloat16 close to float32", _distance(_gradient(low, mesh, params), here), CLOSE))
+    found.append(Check("bfloat16 close to float32", _distance(gradient(low, mesh, params), here), CLOSE))
     return tuple(found)
+
+
+def of_mesh(here: PyTree[np.ndarray], alone: PyTree[np.ndarray]) -> Check:
+    """The gradient on the mesh against that on one device."""
+    return Check("mesh = one device", _distance(here, alone), SAME)
 
 
 def _with(config: Config, **run: Any) -> Config:
@@ -140,7 +145,7 @@ def _with(config: Config, **run: Any) -> Config:
     return changed
 
 
-def _gradient(config: Config, mesh: Mesh, params: Params) -> PyTree[np.ndarray]:
+def gradient(config: Config, mesh: Mesh, params: Params) -> PyTree[np.ndarray]:
     """The gradient of the loss, by the step that trains."""
     model = dataclasses.replace(_model(config, mesh), optimizer=_KEEPS_GRADIENT)
     with jax.set_mesh(mesh):
