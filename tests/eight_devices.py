@@ -23,7 +23,7 @@ def outcomes(module: str, names: Sequence[str]) -> dict[str, str | None]:
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     command = [sys.executable, "-m", "tests.eight_devices", module]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout)
     assert set(errors) == set(names), "a check is asserted by no test"
