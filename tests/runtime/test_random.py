@@ -13,6 +13,7 @@ SHAPE = (8, 8, 3)
 draw = jax.jit(random.example_noise, static_argnums=(2, 3))
 
 
+@pytest.mark.smoke  # with the newest jax too
 def test_words_are_the_published_threefry_vectors():
     # Random123 1.14, tests/kat_vectors: threefry2x32, 20 rounds, key 0, counter 0.
     words = random._words(jax.random.key(0, impl="threefry2x32"), 2)
