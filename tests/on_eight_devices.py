@@ -22,13 +22,12 @@ ONE = meshes.make_mesh(devices=jax.devices()[:1])
 MESHES = (
     {"data": 8},
     {"data": 4, "fsdp": 2},
-    {"fsdp": 4, "tensor": 2},
     {"data": 2, "fsdp": 2, "tensor": 2},
     {"data": 2, "tensor": 2, "frames": 2},
     {"data": 2, "frames": 4},
     {"frames": 8},
 )
-IN_PARTS = {"fsdp": 4, "tensor": 2}  # the batch in two parts, blocks computed again
+IN_PARTS = {"data": 2, "fsdp": 2, "tensor": 2}  # the batch in two parts, blocks computed again
 EXCHANGE = re.compile(r" (all-to-all|collective-permute)(?:-start)?\(")
 OF_FRAMES = re.compile(r' all-to-all\(.*op_name="[^"]*all_to_all"')
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiled, not run
