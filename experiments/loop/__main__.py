@@ -30,9 +30,9 @@ from vdm.types import Config
 HERE = Path(__file__).parent
 RECORD, PAGE = HERE / "records" / "loop.json", HERE / "README.md"
 BATCH_SIZE = 64  # clips, for a step of more than 100 ms
-FEW, MANY = 20, 220  # steps; what starting and ending cost is in both, and cancels
+FEW, MANY = 20, 120  # steps; what starting and ending cost is in both, and cancels
 SAVES = 4  # in the steps between
-REPEATS = 5
+REPEATS = 3
 
 
 def main() -> None:
