@@ -25,6 +25,7 @@ from configs import demo
 from vdm import build, train
 from vdm.records.environment import read_environment
 from vdm.records.readme import replace_block
+from vdm.runtime import processes
 from vdm.types import Config
 
 HERE = Path(__file__).parent
@@ -99,7 +100,9 @@ def looped(folder: Path, checkpoint_every_steps: int) -> float:
         config = config_of(num_steps, checkpoint_every_steps)
         since = time.monotonic()
         with contextlib.redirect_stdout(io.StringIO()):
-            train.train(config, folder / str(num_steps))
+            done = train.train(config, folder / str(num_steps))
+        if done.status != "finished":
+            sys.exit(processes.STOPPED)  # SIGTERM, which training notes for itself
         totals.append(time.monotonic() - since)
     return (totals[1] - totals[0]) / (MANY - FEW)
 
