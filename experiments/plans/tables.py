@@ -35,7 +35,7 @@ _EXCHANGES = (
     "gathered GB (formula)",
     "scattered sums GB (formula)",
     "sums over data GB (formula)",
-    "smaller than 1 MB",
+    "of it in exchanges of under 1 MB",
     "permutes and all-to-alls of the partitioner",
     "of the backend",
 )
@@ -59,7 +59,7 @@ def plans(records: Sequence[dict[str, Any]]) -> str:
 
 
 def exchanges(records: Sequence[dict[str, Any]]) -> str:
-    """Bytes that a device sends in a step beside the formula's, those of less than 1 MB apart."""
+    """Bytes that a device sends in a step beside the formula's."""
     return _table(_EXCHANGES, [_exchange(record) for record in records])
 
 
@@ -137,10 +137,10 @@ def formulas(record: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def sent(record: dict[str, Any], kind: str, *, small: bool = False) -> float:
-    """Bytes that a device sends in a step by one kind of exchange, in those of 1 MB and more or in the `small` ones."""
+def sent(record: dict[str, Any], kind: str, *, sizes: Sequence[bool] = (False, True)) -> float:
+    """Bytes that a device sends in a step by one kind of exchange; `sizes`: whether those of under 1 MB, and others."""
     rows = record["compiled"]["collectives"]
-    return sum(row["sent_bytes"] for row in rows if row["kind"] == kind and row["is_small"] == small)
+    return sum(row["sent_bytes"] for row in rows if row["kind"] == kind and row["is_small"] in sizes)
 
 
 def moved(record: dict[str, Any], *, by_backend: bool) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def moved(record: dict[str, Any], *, by_backend: bool) -> list[dict[str, Any]]:
 
 
 def _exchange(record: dict[str, Any]) -> list[str]:
-    small = sum(sent(record, kind, small=True) for kind in formulas(record))
+    small = sum(sent(record, kind, sizes=(True,)) for kind in formulas(record))
     others = [moved(record, by_backend=by_backend) for by_backend in (False, True)]
     return [
         record["config"],
