@@ -256,7 +256,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params))
 
 
-@pytest.mark.feature("R9")
 @pytest.mark.feature("R8")
 def test_no_copy_from_the_host_hides_in_a_step(tmp_path, monkeypatch):
     """On a CPU only the way to the device can be seen."""
@@ -266,6 +265,7 @@ def test_no_copy_from_the_host_hides_in_a_step(tmp_path, monkeypatch):
         train.train(tiny.get_config(), tmp_path)
 
 
+@pytest.mark.feature("R9")
 def test_a_work_directory_of_another_run_is_refused(uninterrupted):
     other = tiny.get_config()
     other.optimizer.learning_rate = 1e-4

@@ -20,7 +20,7 @@ import importlib.metadata
 import importlib.util
 import json as text
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -93,7 +93,7 @@ def main(
 
 def _searched(config: Config, topology: Topology, data: Data) -> list[tuple[Config, dict[str, int], Facts]]:
     """The best few configs and meshes by the estimate, and the facts; prints the ranking."""
-    by_policy = {remat: facts_of(_with_remat(config, remat), data) for remat in REMAT}
+    by_policy = facts_under(tuple(REMAT), config, data)
     ranks = estimate.ranked(by_policy, topology.num_devices, topology.chip)
     if not ranks:
         raise ValueError(
@@ -171,31 +171,40 @@ def axes_of(config: Config, mesh: str, topology: Topology) -> dict[str, int]:
 
 
 def facts_of(config: Config, data: Data) -> Facts:
-    """Counts the step's jaxpr on one device: once without recomputing for the model's FLOPs, twice as it is."""
-    few, many = (_traced(_with_clips(config, clips), data) for clips in _TRACED_CLIPS)
-    plain = _traced(_with_clips(_with_remat(config, "none"), _TRACED_CLIPS[0]), data)
-    clips = _TRACED_CLIPS[0]
+    """Counts the step's jaxpr on one device; see `facts_under`."""
+    return facts_under((config.run.remat,), config, data)[config.run.remat]
+
+
+def facts_under(policies: Sequence[str], config: Config, data: Data) -> dict[str, Facts]:
+    """The facts under policies of `config.run.remat`: the step is traced once without recomputing, for the model's
+    FLOPs, and at two numbers of clips under each.
+    """
     shapes = _model(_with_clips(config, 1), data, _here()).abstract_state()
-    dtype = jnp.dtype(config.network[config.network.name].compute_dtype)
-    return Facts(
-        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
-        state_bytes=float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))),
-        compute_bytes=dtype.itemsize,
-        work=jaxpr.work_of(few).times(1 / clips),
-        model_flops=jaxpr.work_of(plain).flops / clips,
-        activation_bytes=(jaxpr.peak_bytes(many) - jaxpr.peak_bytes(few)) / (_TRACED_CLIPS[1] - clips),
-        batch_size=config.data.batch_size,
-        num_frames=config.data.num_frames,
-        num_microbatches=config.run.num_microbatches,
-        num_gathers=1 if config.run.remat == "none" else 2,
-    )
+    clips, more = _TRACED_CLIPS
+    plain = jaxpr.work_of(_traced(_with_clips(_with_remat(config, "none"), clips), data))
+    found = {}
+    for remat in policies:
+        few, many = (_traced(_with_clips(_with_remat(config, remat), count), data) for count in (clips, more))
+        found[remat] = Facts(
+            num_parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
+            state_bytes=float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))),
+            compute_bytes=jnp.dtype(config.network[config.network.name].compute_dtype).itemsize,
+            work=jaxpr.work_of(few).times(1 / clips),
+            model_flops=plain.flops / clips,
+            activation_bytes=(jaxpr.peak_bytes(many) - jaxpr.peak_bytes(few)) / (more - clips),
+            batch_size=config.data.batch_size,
+            num_frames=config.data.num_frames,
+            num_microbatches=config.run.num_microbatches,
+            num_gathers=estimate.gathers_under(remat),
+        )
+    return found
 
 
 def _lighter(config: Config, data: Data) -> dict[str, Facts]:
     """The facts under the policies that keep less than the config's own."""
     policies = list(REMAT)
     less = policies[policies.index(config.run.remat) + 1 :]
-    return {remat: facts_of(_with_remat(config, remat), data) for remat in less}
+    return facts_under(less, config, data) if less else {}
 
 
 def _with_remat(config: Config, remat: str) -> Config:

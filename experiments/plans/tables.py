@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vdm.costs import chips
-from vdm.costs.estimate import GRADIENT_BYTES, spell
+from vdm.costs import chips, estimate
+from vdm.costs.estimate import spell
 from vdm.records.readme import replace_block
 
 PAGE = Path(__file__).parent / "README.md"
@@ -127,14 +127,9 @@ def _memory(record: dict[str, Any]) -> str:
 
 
 def formulas(record: dict[str, Any]) -> dict[str, float]:
-    """Bytes that a device must send in a step, by kind of exchange, for a mesh of data and fsdp."""
-    fsdp, data, parameters = record["mesh"]["fsdp"], record["mesh"]["data"], record["parameters"]
-    gathers = 1 if record["remat"] == "none" else 2
-    return {
-        "all-gather": gathers * KERNEL_BYTES * parameters * (fsdp - 1) / fsdp,
-        "reduce-scatter": GRADIENT_BYTES * parameters * (fsdp - 1) / fsdp,
-        "all-reduce": 2 * GRADIENT_BYTES * parameters / fsdp * (data - 1) / data,
-    }
+    """Bytes that a device must send in a step, by kind of exchange."""
+    gathers = estimate.gathers_under(record["remat"])
+    return estimate.exchanges(record["parameters"], record["mesh"], compute_bytes=KERNEL_BYTES, num_gathers=gathers)
 
 
 def sent(record: dict[str, Any], kind: str, *, sizes: Sequence[bool] = (False, True)) -> float:

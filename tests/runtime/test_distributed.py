@@ -79,15 +79,13 @@ def test_what_one_process_cannot_read_no_other_goes_on_with(other, kind, tmp_pat
     if kind is None:
         assert int(checkpoints.restore(tmp_path, toy.abstract_state(here)).step) == 0
         return
-    for read in (lambda: checkpoints.restore(tmp_path, toy.abstract_state(here)), lambda: of_the_manifest(tmp_path)):
+    for read in (
+        lambda: checkpoints.restore(tmp_path, toy.abstract_state(here)),
+        lambda: checkpoints.read_identity(tmp_path),
+    ):
         with pytest.raises(CheckpointError, match="process 1 could not read its part") as caught:
             read()
         assert type(caught.value) is kind
-
-
-def of_the_manifest(folder):
-    """Processes that read the manifest alone walk through the checkpoints together, too."""
-    return checkpoints.read_identity(folder)
 
 
 def test_of_two_troubles_the_graver_is_told(tmp_path, monkeypatch):

@@ -75,7 +75,8 @@ def estimate(facts: Facts, axes: dict[str, int], chip: Chip) -> Estimate:
     state, gradient = facts.state_bytes / parts, facts.num_parameters * GRADIENT_BYTES / parts
     kept = facts.num_parameters / axes["tensor"] * KEPT_BYTES if facts.num_gathers == 1 and axes["fsdp"] > 1 else 0
     update = Operation(0.0, 2 * state + gradient)
-    sent = _sent(facts, axes)
+    of_one = exchanges(facts.num_parameters, axes, compute_bytes=facts.compute_bytes, num_gathers=facts.num_gathers)
+    sent = facts.num_microbatches * sum(of_one.values())
     line = roofline((*facts.work.times(clips / axes["tensor"]).operations, update), sent, chip)
     return Estimate(
         state_bytes=state,
@@ -86,18 +87,29 @@ def estimate(facts: Facts, axes: dict[str, int], chip: Chip) -> Estimate:
     )
 
 
-def _sent(facts: Facts, axes: dict[str, int]) -> float:
-    """By each device: (n-1)/n of the parameters for every gather or scattered sum, twice that for a whole sum.
+def exchanges(
+    num_parameters: float, axes: Mapping[str, int], *, compute_bytes: int, num_gathers: int
+) -> dict[str, float]:
+    """Bytes that each device sends in a microbatch, by kind of exchange: (n-1)/n of the parameters for every gather or
+    scattered sum, twice that for a whole sum.
 
     The TPU compiler takes whole sums for scattered ones where `fsdp` takes all devices (libtpu 0.0.42.1, on v5p and
     v5e; over a part of the devices it does not).
     """
     fsdp, others = axes["fsdp"], axes["data"] * axes["frames"]
-    held = facts.num_parameters / axes["tensor"]
-    gathers = facts.num_gathers * held * facts.compute_bytes * (fsdp - 1) / fsdp
-    scattered = (1 if others > 1 else 2) * held * GRADIENT_BYTES * (fsdp - 1) / fsdp
-    summed = 2 * held / fsdp * GRADIENT_BYTES * (others - 1) / others
-    return facts.num_microbatches * (gathers + scattered + summed)
+    held = num_parameters / axes["tensor"]
+    share = held * (fsdp - 1) / fsdp
+    whole = 2 * held / fsdp * (others - 1) / others if others > 1 else 2 * share
+    return {
+        "all-gather": num_gathers * compute_bytes * share,
+        "reduce-scatter": GRADIENT_BYTES * share if others > 1 else 0.0,
+        "all-reduce": GRADIENT_BYTES * whole,
+    }
+
+
+def gathers_under(remat: str) -> int:
+    """How often a policy of `config.run.remat` gathers a kernel: with "none" the backward pass finds it kept."""
+    return 1 if remat == "none" else 2
 
 
 def levers(facts: Facts, axes: dict[str, int], chip: Chip, lighter: Mapping[str, Facts]) -> list[str]:

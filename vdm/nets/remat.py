@@ -10,14 +10,13 @@ from typing import Any
 import jax
 
 PRODUCT = "product"  # what a convolution or a dense layer gives
-GATHERED = "gathered"  # a kernel, whole along `fsdp`
 _OF_GATHERING = ("convert_element_type", "custom_vjp_call")  # operations that a gathered kernel comes from
 
 
-def _all_but_kernels(operation: Any, *_: Any, **options: Any) -> bool:
+def _all_but_kernels(operation: Any, *_: Any, **__: Any) -> bool:
     """An operation's result may be kept, unless a gathered kernel could be had from it. All conversions count, and all
     operations with a gradient of their own; what products there are of these is kept by its name."""
-    return operation.name not in _OF_GATHERING and options.get("name") != GATHERED
+    return operation.name not in _OF_GATHERING
 
 
 _policies = jax.checkpoint_policies

@@ -18,12 +18,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
-from vdm.nets.remat import GATHERED, REMAT
+from vdm.nets.remat import REMAT
 from vdm.types import BATCH_AXES, FRAME_AXES, Params
 
 Rule = tuple[str, PartitionSpec]
@@ -159,7 +158,6 @@ def on_each_device(
     resting = jax.tree_util.tree_map_with_path(
         lambda key_path, leaf: spec_of(f"{path}/{path_of(key_path)}", leaf.shape, UNET_RULES, mesh), params
     )
-
     differ = _SPLIT if len(frames) else BATCH_AXES  # what looks at clips alone is the same at all frames of one
 
     def on_device(params: Params, *inputs: Any) -> Any:
@@ -210,7 +208,7 @@ def _whole(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _gathered(leaf: Float[Array, "..."], dtype: DTypeLike, axis: int) -> Float[Array, "..."]:
     gathered = jax.lax.all_gather(leaf.astype(dtype), "fsdp", axis=axis, tiled=True)
-    return checkpoint_name(gathered.astype(leaf.dtype), GATHERED)  # the layers cast again, for float32 gradients
+    return gathered.astype(leaf.dtype)  # the layers cast again, for float32 gradients
 
 
 def _forward(leaf: Float[Array, "..."], dtype: DTypeLike, axis: int) -> tuple[Float[Array, "..."], None]:

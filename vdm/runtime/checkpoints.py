@@ -15,7 +15,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -24,6 +24,8 @@ from etils import epath
 from vdm.runtime import distributed, event_loops
 from vdm.runtime.manifest import Manifest, checksums, differences, layout, listed
 from vdm.runtime.state import TrainState
+
+Read = TypeVar("Read")
 
 _HINDRANCES = (  # codes of tensorstore and of the device, and words of the operating system
     "PERMISSION_DENIED",
@@ -199,14 +201,12 @@ def restore(directory: epath.PathLike, abstract: TrainState, *, step: int | None
             f"the checkpoint {path} is of another network or optimiser: {listed(unlike)}. "
             "Use the config that it was trained with, or another workdir"
         )
-    state, failure = abstract, None
-    try:
+
+    def read() -> TrainState:
         with event_loops.finishing():  # handlers: a checkpointer waits for processes that may have failed
-            state = ocp.StandardCheckpointHandler().restore(path / "state", args=ocp.args.StandardRestore(abstract))
-    except Exception as error:  # orbax and tensorstore raise a dozen kinds, bare Exception among them
-        failure = _unread(path, error)
-        failure.__cause__ = error
-    _require_whole_everywhere(path, failure)
+            return ocp.StandardCheckpointHandler().restore(path / "state", args=ocp.args.StandardRestore(abstract))
+
+    state = _read_everywhere(path, read, Exception)  # orbax and tensorstore raise a dozen kinds, bare ones among them
     altered = [name for name, value in checksums(state).items() if value != manifest.checksum.get(name)]
     if altered:
         raise _damaged(path, f"these arrays are not what was saved: {listed(altered)}")
@@ -263,15 +263,35 @@ def _step_path(directory: epath.PathLike, step: int | None) -> epath.Path:
 
 
 def _read_manifest(path: epath.Path) -> Manifest:
-    """What all processes can read, or none goes on with: they must all call this, in the same order."""
+    """To be called by all processes, in the same order."""
+    return _read_everywhere(
+        path,
+        lambda: Manifest.from_json(ocp.JsonCheckpointHandler().restore(path / "manifest")),
+        (OSError, ValueError, KeyError, TypeError),
+        "its manifest cannot be read: ",
+    )
+
+
+def _read_everywhere(
+    path: epath.Path, read: Callable[[], Read], kinds: type[Exception] | tuple[type[Exception], ...], what: str = ""
+) -> Read:
+    """What `read` gives, if it does in all processes: none goes on with what another one lacks.
+
+    Args:
+      path: of the checkpoint.
+      read: reads a part of it.
+      kinds: of its errors that are the checkpoint's matter.
+      what: was read, for the message.
+    """
+    found: Any = None
+    failure = None
     try:
-        manifest = Manifest.from_json(ocp.JsonCheckpointHandler().restore(path / "manifest"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        failure = _unread(path, error, "its manifest cannot be read: ")
-        _require_whole_everywhere(path, failure)
-        raise failure from error
-    _require_whole_everywhere(path, None)
-    return manifest
+        found = read()
+    except kinds as error:
+        failure = _unread(path, error, what)
+        failure.__cause__ = error
+    _require_whole_everywhere(path, failure)
+    return found
 
 
 def _require_whole_everywhere(path: epath.Path, failure: CheckpointError | None) -> None:
