@@ -4,6 +4,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 INSTALLED = $(VENV)/installed.txt
 LINT = $(VENV)/lint.txt
+METRICS = $(VENV)/metrics.txt
 DEMO ?= runs/demo
 PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
 COMPILE = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --fork-strategy requires-python
@@ -26,18 +27,18 @@ $(INSTALLED): requirements.txt
 	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt && \
 	  echo "Set-up took $$(( $$(date +%s) - start )) s" | tee $@
 
-$(LINT): $(INSTALLED) requirements/lint.txt
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lint.txt
+$(LINT) $(METRICS): $(VENV)/%.txt: requirements/%.txt $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 demo: $(INSTALLED)
 	@cat $(INSTALLED)
 	$(PY) -m vdm compare --config=configs/demo.py --workdir=$(DEMO)
 
-test: $(INSTALLED)
+test: $(METRICS)
 	$(PY) -m pytest -m "not slow" $(PARALLEL)
 
-test-all: $(INSTALLED)
+test-all: $(METRICS)
 	$(PY) -m pytest $(PARALLEL)
 	$(PY) -m tests.mutations
 	$(PY) -m tests.faults
@@ -45,10 +46,10 @@ test-all: $(INSTALLED)
 smoke: $(INSTALLED)
 	$(PY) -m pytest -m smoke
 
-features: $(INSTALLED)
+features: $(METRICS)
 	$(PY) -m tests.features
 
-lint: $(LINT)
+lint: $(LINT) $(METRICS)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
@@ -65,7 +66,7 @@ format: $(LINT)
 
 lock:
 	$(COMPILE) requirements.in -o requirements.txt
-	for extra in cuda tpu lint; do $(COMPILE) requirements/$$extra.in -o requirements/$$extra.txt || exit 1; done
+	for extra in cuda tpu metrics lint; do $(COMPILE) requirements/$$extra.in -o requirements/$$extra.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV)

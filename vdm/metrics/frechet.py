@@ -1,0 +1,100 @@
+"""The Frechet distance between two sets of features, seen as Gaussians, and what it is worth.
+
+d^2 = |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2))  (Dowson & Landau 1982; FID: Heusel et al. 2017; FVD:
+Unterthiner et al. 2018). The last trace is the sum of the singular values of C1^(1/2) C2^(1/2), whose factors come
+from symmetric eigenvalues: nothing is complex, and fewer vectors than dimensions are no special case.
+
+The distance between samples is larger than between what they were drawn from, by about a constant over N where N is
+well above the number of dimensions: a distance means nothing without its N and its floor, the distance between two
+sets of real clips of that N.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from vdm.metrics import jackknife, moments
+from vdm.metrics.moments import Estimator, Moments
+
+SIZES = 5  # of the bias curve: N, and so many equal steps in 1/N, down to N/2
+REPEATS = 8  # subsets of each size
+MIN_VECTORS_PER_DIMENSION = 2  # in the smallest subset, for a straight line in 1/N
+
+
+def distance(first: Moments, second: Moments, estimator: Estimator = "N-1") -> float:
+    """The squared Frechet distance, as FID and FVD are reported: in squared units of the features.
+
+    Raises:
+      ValueError: features of different lengths, or too few vectors for the estimator.
+    """
+    if first.mean.shape != second.mean.shape:
+        raise ValueError(
+            f"Features of {len(first.mean)} and of {len(second.mean)} numbers have no distance: they come from "
+            "different extractors."
+        )
+    one, two = first.covariance(estimator), second.covariance(estimator)
+    shared = np.linalg.norm(_root(one) @ _root(two), ord="nuc")
+    return float(np.sum((first.mean - second.mean) ** 2) + np.trace(one) + np.trace(two) - 2 * shared)
+
+
+def _root(covariance: Float64[np.ndarray, "d d"]) -> Float64[np.ndarray, "d d"]:
+    """The symmetric square root; eigenvalues that rounding put below zero are zero."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def standard_error(
+    first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m d"], estimator: Estimator = "N-1"
+) -> float:
+    """How much the distance would vary with other samples of the same sizes, by a jackknife that leaves out groups."""
+    return jackknife.standard_error(
+        lambda one, two: distance(moments.total(one), moments.total(two), estimator),
+        [moments.of(first[rows]) for rows in jackknife.groups(len(first))],
+        [moments.of(second[rows]) for rows in jackknife.groups(len(second))],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BiasCurve:
+    """How the distance falls with the number of vectors.
+
+    Attributes:
+      sizes: numbers of vectors, of both sets alike, falling.
+      means: of the distance over subsets of that size.
+      at_infinity: where the straight line through `means` against 1/size meets zero (Chong & Forsyth 2020); None where
+        the smallest subset has too few vectors for its dimensions and the curve is no line.
+    """
+
+    sizes: tuple[int, ...]
+    means: tuple[float, ...]
+    at_infinity: float | None
+
+
+def bias_curve(
+    first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m d"], seed: int, estimator: Estimator = "N-1"
+) -> BiasCurve:
+    """Distances between random subsets of the same size of both sets, drawn without replacement.
+
+    Sizes go from the smaller set's down to half of it.
+    """
+    largest = min(len(first), len(second))
+    if largest < 4:
+        raise ValueError(f"A bias curve needs at least 4 vectors in both sets; given {len(first)} and {len(second)}.")
+    sizes = [round(largest / (1 + step / (SIZES - 1))) for step in range(SIZES)]
+    generator = np.random.default_rng(seed)
+
+    def once(size: int) -> float:
+        one, two = (features[generator.permutation(len(features))[:size]] for features in (first, second))
+        return distance(moments.of(one), moments.of(two), estimator)
+
+    means = [float(np.mean([once(size) for _ in range(REPEATS)])) for size in sizes]
+    straight = sizes[-1] >= MIN_VECTORS_PER_DIMENSION * first.shape[1]
+    return BiasCurve(tuple(sizes), tuple(means), _intercept(sizes, means) if straight else None)
+
+
+def _intercept(sizes: Sequence[int], means: Sequence[float]) -> float:
+    return float(np.polynomial.polynomial.polyfit(1 / np.asarray(sizes), np.asarray(means), deg=1)[0])
