@@ -1,8 +1,9 @@
 """Every key of every experiment, once, with its default, unit and meaning.
 
 A choice is `x.name` beside one sub-dict per option; only the chosen option is read, and only it is recorded.
-`config.run` holds what may change when a run resumes, and `config.compare` says which runs are compared; all the rest
-is a run's identity, whose hash names its checkpoint, record and report.
+`config.run` holds what may change when a run resumes, `config.scores` says what is measured of its samples and
+`config.compare` which runs are compared; all the rest is a run's identity, whose hash names its checkpoint, record and
+report.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ def get_config() -> ConfigDict:
     config.optimizer = _optimizer()
     config.evaluation = _evaluation()
     config.run = _run()
+    config.scores = _scores()
     config.compare = _compare()
     return config.lock()
 
@@ -306,6 +308,24 @@ def _evaluation() -> ConfigDict:
     return evaluation
 
 
+def _scores() -> ConfigDict:
+    scores = ConfigDict()
+    scores.metrics = ()  # fvd | kvd | frame_frechet | motion | names of `scores.plugin`; those need at least 20 clips,
+    #   the first two at least 9 frames and the weights in requirements/metrics.txt
+    scores.num_samples = 2048  # clips of the model
+    scores.num_real = 2048  # clips of the data that they are held against; as many others for the floor
+    scores.repeats = 1  # independent sets of samples, over which a score is averaged
+    scores.split = "validation"  # of the data: train | validation
+    scores.clip_rule = "centre"  # of a longer video: centre | random; one clip of each
+    scores.resize = "centres"  # to an extractor's size, bilinear: centres (as PyTorch) | corners (as TensorFlow 1)
+    scores.estimator = "N-1"  # of covariances: N-1 | N
+    scores.batch_size = 8  # clips at a time that features are taken of, over all devices
+    scores.preset = ""  # a published protocol that the scores must follow to the letter (vdm/metrics/protocol.py)
+    scores.assumed = ()  # fields of it that its source does not give, for which the user answers
+    scores.plugin = ConfigDict()  # name -> see `plugin`: extractors from the user's own files
+    return scores
+
+
 def _run() -> ConfigDict:
     run = ConfigDict()
     run.num_steps = 1000  # of the optimiser, in all
@@ -370,5 +390,29 @@ def arm(
             "changes": changes,
             "at_least": at_least or {},
             "at_most": at_most or {},
+        }
+    )
+
+
+def plugin(
+    path: str, sha256: str, distance: str, sees: str = "clips", size: int = 0, min_frames: int = 1
+) -> ConfigDict:
+    """An extractor from a file that `vdm.metrics.features.plugin.write` made, for `config.scores.plugin`.
+
+    Args:
+      sha256: of the file.
+      distance: frechet | kernel | inception_score.
+      sees: clips | frames; a vector for each.
+      size: pixels that clips are stretched to, height and width; 0: they are seen as they are.
+      min_frames: of a clip.
+    """
+    return ConfigDict(
+        {
+            "path": path,
+            "sha256": sha256,
+            "distance": distance,
+            "sees": sees,
+            "size": size,
+            "min_frames": min_frames,
         }
     )

@@ -90,6 +90,17 @@ def fixed(source: Source, count: int, batch_size: int) -> Iterator[Batch]:
     )
 
 
+def drawn(source: Source, indices: Int[np.ndarray, "clips"], batch_size: int, seed: int) -> Iterator[Batch]:
+    """Clips of a split by their indices, each once, from random frames of its video on, as a function of (seed, index).
+
+    Yields batches as `fixed` does. Mirroring, where the source mirrors, is part of what is drawn.
+    """
+    return (
+        _stack([source.example(i, np.random.default_rng((seed, CHOICES, i))) for i in some], some)
+        for some in (indices[first : first + batch_size].tolist() for first in range(0, len(indices), batch_size))
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _TrainingBatches:
     """Random access to the batches of a run from `start_step` on: what grain's threads and workers read."""

@@ -27,9 +27,12 @@ ARROWS: dict[str, set[str]] = {
     "costs": {"types", "runtime"},
     "refusals": CORE | {"runtime"},
     "build": CORE | {"runtime", "records", "refusals"},
+    "scoring": CORE | {"runtime", "records", "build"},
     "configs": set(),
-    "experiments": CORE | {"runtime", "records", "costs", "refusals", "build", "configs"} | VERBS,
-} | {verb: CORE | {"runtime", "records", "costs", "refusals", "build", "configs"} | VERBS for verb in VERBS}
+} | {
+    room: CORE | {"runtime", "records", "costs", "refusals", "build", "scoring", "configs"} | VERBS
+    for room in (*VERBS, "experiments")
+}
 ROOTS = {"vdm", "data", "configs", "experiments", "tests"}
 
 # module -> the rooms that may import it

@@ -11,7 +11,8 @@ import numpy as np
 
 from tests import tiny
 from tests.nets.tiny import randomised
-from vdm import build, check, evaluate, sample, train
+from vdm import build, check, evaluate, sample, scoring, train
+from vdm.metrics.features.extractor import Extractor
 from vdm.nets import sharding
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random, state
@@ -111,6 +112,25 @@ def samples_and_validation_are_the_same_on_every_mesh():
         np.testing.assert_allclose(losses[1][name], row, rtol=1e-5)
 
 
+def scores_are_the_same_on_every_mesh():
+    config = get_config()
+    shape = config.data.num_frames, config.data.height, config.data.width, 3
+    clips = np.random.default_rng(0).integers(0, 256, (21, *shape), np.uint8)
+
+    def apply(weights, video):
+        return jnp.tanh(video.reshape(len(video), -1) @ weights)
+
+    weights = np.random.default_rng(1).normal(size=(np.prod(shape), 5)).astype(np.float32) / 100
+    extractor = Extractor("random", "", "clips", 0, 1, 3, weights, apply)
+    experiment = build.experiment(config)
+    seen = []
+    for axes in ({}, {"data": 2, "fsdp": 2, "frames": 2}):
+        here = dataclasses.replace(experiment, mesh=meshes.make_mesh(**axes) if axes else ONE)
+        seen.append(scoring.make_features(here, extractor)(clips))
+    np.testing.assert_allclose(seen[0], np.tanh((clips / 127.5 - 1).reshape(21, -1) @ weights), atol=1e-5)
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-6)
+
+
 def kernels_put_together_in_the_wrong_order(gathered):
     return lambda leaf, dtype, axis: jnp.roll(gathered(leaf, dtype, axis), leaf.shape[axis], axis)
 
@@ -134,5 +154,6 @@ def the_check_of_a_machine_passes_on_a_mesh_and_sees_a_wrong_one():
 CHECKS = (
     the_train_step_is_the_same_on_every_mesh,
     samples_and_validation_are_the_same_on_every_mesh,
+    scores_are_the_same_on_every_mesh,
     the_check_of_a_machine_passes_on_a_mesh_and_sees_a_wrong_one,
 )

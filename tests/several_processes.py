@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests import tiny
+from tests import tiny, toy_extractor
 from vdm import build, evaluate, sample, train
 from vdm.runtime import checkpoints, distributed, random, watchdog
 from vdm.runtime.random import Purpose
@@ -132,6 +132,8 @@ def whole(workdir: Path, num_steps: int) -> None:
 
 def scores(config: Config, workdir: Path) -> None:
     sample.main(config, str(workdir), num_clips=5, checkpoint_step=0, fps=8)
+    extractor = toy_extractor.written(workdir.parent)
+    toy_extractor.ask_for(config, *extractor, num_samples=20, num_real=20, split="train")
     evaluate.main(config, str(workdir), checkpoint_step=0)
 
 

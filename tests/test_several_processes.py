@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests import several_processes as several
+from tests import toy_extractor
 from vdm import build
 from vdm.records import record
 from vdm.runtime import checkpoints, distributed, processes
@@ -34,6 +35,7 @@ def runs(tmp_path_factory):
     """Two lives of two processes, and one of a single one; how each ended."""
     folder, ends = tmp_path_factory.mktemp("runs"), {}
     two = folder / "two"
+    toy_extractor.write(folder)
     with several.Run(several.story("until_told", two), folder / "told", 2) as run:
         wait_for(lambda: checkpoints.saved_steps(two / "checkpoints"), run)
         run.processes[1].send_signal(signal.SIGTERM)
@@ -114,7 +116,7 @@ def test_two_processes_that_were_stopped_end_as_one_that_was_not(runs):
         assert max(jax.tree.leaves(differences)) <= tolerance, differences
 
 
-@pytest.mark.feature("R6")
+@pytest.mark.feature("R6", "M2")
 def test_samples_and_scores_of_a_checkpoint_do_not_depend_on_the_number_of_processes(runs):
     folder, _ = runs
     files = [
@@ -128,6 +130,7 @@ def test_samples_and_scores_of_a_checkpoint_do_not_depend_on_the_number_of_proce
         assert files[0][path] == files[1][path], path
     one, two = (json.loads((folder / run / "record.json").read_text()) for run in ("two_by_one", "two_done"))
     assert one["metrics"] == two["metrics"] and one["evaluated_step"] == two["evaluated_step"]
+    assert one["metrics"][-1]["name"] == "frechet of toy"
     for name, row in one["level_losses"].items():
         np.testing.assert_allclose(two["level_losses"][name], row, rtol=1e-6)
 

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from data.sources import Splits
-from tests import eight_devices, tiny
-from vdm import build, evaluate, train
+from tests import eight_devices, tiny, toy_extractor
+from vdm import build, evaluate, sample, train
+from vdm.metrics import frechet, moments
 from vdm.records import record
 from vdm.runtime import checkpoints, processes, watchdog, writers
 from vdm.runtime.state import TrainState, abstract_state
@@ -28,6 +29,7 @@ REPOSITORY = Path(__file__).parents[1]
 ON_EIGHT_DEVICES = (
     "the_train_step_is_the_same_on_every_mesh",
     "samples_and_validation_are_the_same_on_every_mesh",
+    "scores_are_the_same_on_every_mesh",
     "the_check_of_a_machine_passes_on_a_mesh_and_sees_a_wrong_one",
 )
 
@@ -74,6 +76,26 @@ def test_errors_of_x0_and_noise_differ_by_the_snr(uninterrupted):
         np.testing.assert_allclose(noise_error, np.exp(log_snr) * x0_error, rtol=1e-4)
 
 
+@pytest.mark.feature("M2")
+def test_a_run_is_scored_as_asked_and_stays_the_same_run(uninterrupted, tmp_path):
+    folder, done = uninterrupted
+    shutil.copytree(folder, tmp_path / "run")
+    config = tiny.get_config()
+    toy_extractor.ask_for(config, *toy_extractor.write(tmp_path), num_samples=20, num_real=20)
+    with pytest.raises(ValueError, match=r"num_real is 20: .*validation split.* has 16"):
+        evaluate.evaluate(config, tmp_path / "run")
+    config.scores.split = "train"
+    scored = evaluate.evaluate(config, tmp_path / "run")
+    assert scored.identity_hash == done.identity_hash
+    metric = record.read(tmp_path / "run").metrics[-1]
+    assert metric.name == "frechet of toy" and metric.value > 5 * metric.floor, "six steps make no model"
+    assert len(sample.read(evaluate.folder_of(tmp_path / "run", 6))) == config.evaluation.num_samples
+    clips = sample.make_draw(build.experiment(config))(saved_state(config, folder).ema, 20)
+    real = np.stack([build.experiment(config).splits.train[row]["video"] for row in range(20)])
+    both = (moments.of(toy_extractor.seen(some)) for some in (clips, real))
+    assert metric.value == pytest.approx(frechet.distance(*both), rel=1e-4)
+
+
 @pytest.mark.feature("R7")
 def test_a_longer_run_goes_on_as_if_it_had_not_stopped(uninterrupted, tmp_path):
     first = tiny.get_config()
@@ -101,7 +123,7 @@ def on_eight_devices():
     return eight_devices.outcomes("tests.on_eight_devices", ON_EIGHT_DEVICES)
 
 
-@pytest.mark.feature("R5")
+@pytest.mark.feature("R5", "M2")
 @pytest.mark.parametrize("name", ON_EIGHT_DEVICES)
 def test_on_eight_devices(name, on_eight_devices):
     assert on_eight_devices[name] is None, on_eight_devices[name]

@@ -26,6 +26,9 @@ from vdm.diffusion.proposals import Proposal
 from vdm.diffusion.samplers import grids
 from vdm.diffusion.targets import TARGETS
 from vdm.diffusion.weightings import WEIGHTINGS
+from vdm.metrics import scores
+from vdm.metrics.features import extractor, plugin
+from vdm.metrics.features.extractor import Extractor
 from vdm.metrics.oracles import ShapeOracle
 from vdm.nets.sharding import UNET_RULES, Rule
 from vdm.nets.unet3d import UNet3DConfig, unet3d
@@ -220,6 +223,50 @@ def oracle(config: Config) -> ShapeOracle | None:
     return ShapeOracle(**world.oracle_facts())
 
 
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A score of samples: what looks at the clips, and what is made of what it sees.
+
+    Attributes:
+      metric: its name in the config; title: in reports.
+    """
+
+    metric: str
+    title: str
+    extractor: Extractor
+    distance: scores.Distance
+
+
+def measures(config: Config) -> tuple[Measure, ...]:
+    """The scores of `config.scores.metrics`; weights are read for those alone.
+
+    Raises:
+      ValueError: a name that is in no table, or an extractor whose file is not there.
+    """
+    options = config.scores
+    clash = sorted(set(options.plugin) & set(METRICS))
+    if clash:
+        raise ValueError(
+            f"config.scores.plugin names {', '.join(clash)}, which is a metric's name already; take another"
+        )
+    extractors = {make: make() for name, (_, make, _) in METRICS.items() if name in options.metrics}
+
+    def measure(name: str) -> Measure:
+        if name in METRICS:
+            title, make, distance = METRICS[name]
+            return Measure(name, title, extractors[make], _distance(distance, options))
+        rest = dict(lookup(METRICS | dict(options.plugin), name, "scores.metrics"))
+        distance = rest.pop("distance")
+        return Measure(distance, f"{distance} of {name}", plugin.read(name, **rest), _distance(distance, options))
+
+    return tuple(measure(name) for name in options.metrics)
+
+
+def _distance(name: str, options: Config) -> scores.Distance:
+    make = lookup(DISTANCES, name, "scores.plugin.*.distance")
+    return make(estimator=options.estimator) if make is scores.Frechet else make()
+
+
 def choose(table: Mapping[str, Callable[..., Any]], choice: Config, where: str, **shared: Any) -> Any:
     """Calls the function that `choice.name` names with the options of its sub-dict, and with `shared`.
 
@@ -368,3 +415,10 @@ SAMPLERS = {
     "unipc": samplers.UniPC,
 }
 OPTIMIZERS = {"adam": optimizers.adam, "adamw": optimizers.adamw}
+DISTANCES = {"frechet": scores.Frechet, "kernel": scores.Kernel, "inception_score": scores.InceptionScore}
+METRICS = {  # name -> title, extractor, distance
+    "fvd": ("FVD", extractor.i3d_kinetics, "frechet"),
+    "kvd": ("KVD", extractor.i3d_kinetics, "kernel"),
+    "frame_frechet": ("Frechet distance of frames (VGG16)", extractor.vgg16_frames, "frechet"),
+    "motion": ("Frechet distance of motion", extractor.tracked_motion, "frechet"),
+}

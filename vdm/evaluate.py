@@ -1,10 +1,11 @@
-"""Score a trained run: losses on held-out clips per noise level, and what an oracle reads from its samples.
+"""Score a trained run: losses on held-out clips per noise level, what an oracle reads from its samples, FVD and kin.
 
 The losses are taken with the averaged parameters of the newest checkpoint, at the fixed levels
 `config.evaluation.log_snrs` with fixed noise, so that two runs can be compared to the last digit. Where the data have
 an oracle (moving shapes), it judges `config.evaluation.num_samples` samples: how many are valid clips, why the others
-are not, and whether all directions of motion are there. Both go into DIR/record.json with their protocol, the samples
-into DIR/evaluation/<step>/. With another `config.sampler` or `config.evaluation` than the run's own it prints its
+are not, and whether all directions of motion are there. The scores that `config.scores` asks for (FVD, KVD, ...) are
+taken of its own number of samples. All go into DIR/record.json with their protocol, the oracle's samples into
+DIR/evaluation/<step>/. With another `config.sampler` or `config.evaluation` than the run's own it prints its
 numbers and leaves the record alone.
 
 Example: python -m vdm evaluate --config=configs/demo.py --workdir=runs/shapes
@@ -26,7 +27,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, UInt8
 
 from data import pipeline
-from vdm import build, sample
+from vdm import build, sample, scoring
 from vdm.diffusion import bound, objectives
 from vdm.diffusion.objectives import Losses
 from vdm.records import identity, record, statistics
@@ -48,8 +49,13 @@ def main(config: Config, workdir: str, *, checkpoint_step: int) -> int:
         print(f"{name}: " + ", ".join(f"{log_snr:g}: {loss:.4g}" for log_snr, loss in losses))
     for metric in done.metrics:
         interval = "" if metric.low is None else f"  (95 %: {metric.low:.4g} to {metric.high:.4g})"
-        print(f"{metric.name}: {metric.value:.4g}{interval}")
+        print(f"{metric.name}: {metric.value:.4g}{interval}{_worth(metric)}")
     return 0
+
+
+def _worth(metric: Metric) -> str:
+    floor = "" if metric.floor is None else f"; the data themselves: {metric.floor:.4g}"
+    return floor if metric.at_infinity is None else f"{floor}; at infinitely many samples: {metric.at_infinity:.4g}"
 
 
 def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -> Record:
@@ -63,13 +69,21 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -
         raise ValueError(
             f"{workdir} holds no record.json; train first: python -m vdm train --config=... --workdir={workdir}"
         )
+    measures = build.measures(config)
     experiment, params, step = sample.restore(config, workdir, step)
+    scoring.check(config, experiment, measures)
     since = time.monotonic()
     with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:
         with jax.set_mesh(experiment.mesh):
             losses = make_validation(experiment, dog.beat)(params)
-        clips = sample.make_draw(experiment, dog.beat)(params, config.evaluation.num_samples)
-    metrics = oracle_metrics(experiment, clips)
+        scored_clips = config.scores.num_samples * config.scores.repeats if measures else 0
+        draw = sample.make_draw(experiment, dog.beat)
+        drawn = draw(params, max(config.evaluation.num_samples, scored_clips))
+        clips = drawn[: config.evaluation.num_samples]
+        metrics = (
+            *oracle_metrics(experiment, clips),
+            *scoring.score(experiment, measures, drawn[:scored_clips], dog.beat),
+        )
     levels = {name: tuple(points) for name, points in losses.items()}
     scored = dataclasses.replace(before, level_losses=levels, metrics=metrics, evaluated_step=step)
     if identity.identity_hash(config) != before.identity_hash:

@@ -35,7 +35,7 @@ OPTIONS = (
     ("fps", 8, "of the files"),
 )
 ARRAYS = "clips.npz"
-MAY_DIFFER = ("sampler", "evaluation", "run", "compare")  # sections of the config that a trained run does not depend on
+MAY_DIFFER = ("sampler", "evaluation", "run")  # sections of the config that a trained run does not depend on
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
 

@@ -56,7 +56,9 @@ def a_record(arm: int = 0, successes: int = 200) -> record.Record:
     protocol = {"num_samples": 256, "sampler": "heun 32", "tolerance_pixels": 0.5}
     metrics = (
         record.Metric("valid clips", share.estimate, share.low, share.high, "%", True, protocol),
-        record.Metric("distance of directions", 0.08 + 0.02 * arm, None, None, "", False, {"num_samples": 256}),
+        record.Metric(
+            "distance of directions", 0.08 + 0.02 * arm, None, None, "", False, {"num_samples": 256}, floor=0.034
+        ),
     )
     levels = tuple(
         (float(level), 0.6 / (1 + np.exp(level / 2)) + 0.01 + 0.05 * (arm == 2)) for level in range(-8, 7, 2)

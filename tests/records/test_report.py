@@ -113,6 +113,11 @@ def test_verdicts_and_pass_marks_follow_the_numbers(page, numbers):
     assert (text.count("✓ pass"), text.count("✗ fail")) == (3, 1)
 
 
+def test_a_score_stands_beside_that_of_the_data(page, the_report):
+    text = " ".join(_Page(page).text)
+    assert text.count("the data: 0.034") == len(the_report.arms)
+
+
 @pytest.mark.parametrize(("relation", "passed"), [(">=", [False, True, True]), ("<=", [True, True, False])])
 def test_a_pass_line_includes_its_limit(relation, passed):
     assert [PassLine("x", "y", value, relation, 0.4, "").passed for value in (0.39, 0.4, 0.41)] == passed

@@ -2,8 +2,9 @@
 
 A choice in a config is a dict with a string at `name`: every dict beside that `name` is an option, and only the option
 that carries the chosen name is read and recorded; a choice without parameters (`adam`, `heun`) has no dict at all. The
-root is no choice: its `name` is the experiment's, for people. `config.compare` says which runs, not what a run is: it
-is left out. `config.run` may change when a run resumes; all the rest is the identity.
+root is no choice: its `name` is the experiment's, for people. `config.compare` says which runs and `config.scores` what
+is measured of them, not what a run is: they are left out. `config.run` may change when a run resumes; all the rest is
+the identity.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 SHORT_HASH_LENGTH = 12
+LEFT_OUT = ("compare", "scores")  # sections that say nothing of what a run is
 
 
 def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """The config as plain JSON values: without `compare`, and with the chosen option of every choice only.
+    """The config as plain JSON values: without `LEFT_OUT`, and with the chosen option of every choice only.
 
     Resolving twice changes nothing. Tuples become lists. A value that is not None, bool, int, finite float, string or a
     sequence of these is a ValueError that names its key.
     """
-    return {key: _resolve(value, key) for key, value in _items(config) if key != "compare"}
+    return {key: _resolve(value, key) for key, value in _items(config) if key not in LEFT_OUT}
 
 
 def identity(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:

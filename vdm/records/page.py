@@ -192,9 +192,11 @@ def _metric(metric: Metric | None) -> str:
     if metric is None:
         return "–"
     value = _value(metric.value, metric.unit)
-    if metric.low is None or metric.high is None:
-        return value
-    return f"{value}<small>{_number(metric.low, metric.unit)} to {_number(metric.high, metric.unit)}</small>"
+    if metric.low is not None and metric.high is not None:
+        value += f"<small>{_number(metric.low, metric.unit)} to {_number(metric.high, metric.unit)}</small>"
+    if metric.floor is not None:
+        value += f"<small>the data: {_number(metric.floor, metric.unit)}</small>"
+    return value
 
 
 def _curves(report: Report) -> str:

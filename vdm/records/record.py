@@ -38,6 +38,8 @@ class Metric:
       higher_is_better: None where neither is.
       protocol: everything that the number depends on besides the run (samples, split, seed, sampler, tolerances); two
         metrics of one name are comparable only where their protocols are equal.
+      floor: the same number for clips of the data in place of samples; None where it was not measured.
+      by_number: (samples of each set, value), where it depends on them; at_infinity: what that leads to.
     """
 
     name: str
@@ -47,6 +49,9 @@ class Metric:
     unit: str
     higher_is_better: bool | None
     protocol: dict[str, Any]
+    floor: float | None = None
+    at_infinity: float | None = None
+    by_number: tuple[tuple[int, float], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,178 @@
+"""Scores as the config asks for them: a toy extractor from a file, against sums written out, and their refusals."""
+
+import hashlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from tests import tiny, toy_extractor
+from tests.toy_extractor import seen
+from vdm import build, scoring
+from vdm.metrics import protocol
+from vdm.metrics.features import plugin
+
+NUM = 40  # clips in a set
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return toy_extractor.write(tmp_path_factory.mktemp("plugin"))
+
+
+def config_of(toy, distance="frechet", **scores):
+    config = tiny.get_config()
+    config.data.moving_shapes.update(num_train=2 * NUM, num_validation=2 * NUM)
+    toy_extractor.ask_for(config, *toy, distance, **{"num_samples": NUM, "num_real": NUM} | scores)
+    return config
+
+
+def scored(config, clips):
+    experiment = build.experiment(config)
+    measures = build.measures(config)
+    scoring.check(config, experiment, measures)
+    (metric,) = scoring.score(experiment, measures, clips)
+    return metric
+
+
+def clips_of(config, split, rows):
+    source = vars(build.experiment(config).splits)[split]
+    return np.stack([source[int(row)]["video"] for row in rows])
+
+
+def frechet(one, two, ddof):
+    from scipy.linalg import sqrtm
+
+    first, second = (np.cov(features, rowvar=False, ddof=ddof) for features in (one, two))
+    between = np.sum((one.mean(0) - two.mean(0)) ** 2)
+    return between + np.trace(first + second - 2 * sqrtm(first @ second).real)
+
+
+@pytest.mark.feature("M2")
+def test_a_score_is_that_of_its_protocol(toy):
+    config = config_of(toy, estimator="N", clip_rule="random")
+    samples = clips_of(config, "validation", range(NUM, 2 * NUM)) // 2 + 60
+    metric = scored(config, samples)
+    real, others = clips_of(config, "validation", range(NUM)), clips_of(config, "train", range(NUM, 2 * NUM))
+    assert metric.value == pytest.approx(frechet(seen(samples), seen(real), ddof=0), rel=1e-4)
+    assert metric.floor == pytest.approx(frechet(seen(others), seen(real), ddof=0), rel=1e-4)
+    assert metric.low < metric.value < metric.high and metric.floor < metric.low
+    assert metric.by_number[0][0] == NUM and metric.by_number[-1][0] == NUM // 2
+    told = metric.protocol
+    assert (told["extractor"], told["extractor_sha256"]) == ("toy", toy[1])
+    assert (told["num_real"], told["split"], told["estimator"], told["frame_stride"]) == (NUM, "validation", "N", 1)
+    assert metric.name == "frechet of toy" and metric.higher_is_better is False
+
+
+@pytest.mark.feature("M2")
+def test_features_do_not_depend_on_batches(toy):
+    config = config_of(toy)
+    clips = clips_of(config, "train", range(NUM))
+    found = []
+    for batch_size in (16, 13):
+        config.scores.batch_size = batch_size
+        (measure,) = build.measures(config)
+        found.append(scoring.make_features(build.experiment(config), measure.extractor)(clips))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    np.testing.assert_allclose(found[0], seen(clips), atol=1e-5)
+
+
+def test_repeats_are_averaged(toy):
+    config = config_of(toy, repeats=2)
+    sets = [clips_of(config, "train", range(NUM)), clips_of(config, "train", range(NUM)) // 2]
+    real = seen(clips_of(config, "validation", range(NUM)))
+    expected = np.mean([frechet(seen(clips), real, ddof=1) for clips in sets])
+    assert scored(config, np.concatenate(sets)).value == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.feature("M4")
+def test_the_kernel_distance_of_the_data_is_about_zero(toy):
+    config = config_of(toy, "kernel")
+    metric = scored(config, clips_of(config, "validation", range(NUM, 2 * NUM)))
+    assert metric.low < 0 < metric.high
+    assert metric.by_number is None
+
+
+@pytest.mark.feature("M5")
+def test_inception_score_of_a_file_is_held_against_the_data_s(toy):
+    metric = scored(config_of(toy, "inception_score"), np.zeros((NUM, 4, 8, 8, 3), np.uint8))
+    assert metric.value == pytest.approx(1.0)  # all clips alike
+    assert metric.floor > 1.001 and metric.higher_is_better is True
+
+
+@pytest.mark.feature("M3")
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"metrics": ("fvd",)}, "i3d needs clips of at least 9 frames; these have 4"),
+        ({"metrics": ("motion",)}, "lucas_kanade needs clips of at least 6 frames"),
+        ({"metrics": ("fid",)}, "config.scores.metrics is 'fid'; it must be one of: fvd, kvd, .*toy"),
+        ({"num_samples": 19}, "config.scores.num_samples is 19; it must be at least 20"),
+        ({"num_real": 41}, "config.scores.num_real is 41: .*the validation split .* has 40"),
+        ({"split": "test"}, "config.scores.split is 'test'; it must be one of: train, validation"),
+        ({"resize": "bicubic"}, "config.scores.resize is 'bicubic'; it must be one of: corners, centres"),
+        ({"preset": "fvd"}, "config.scores.preset is 'fvd'; it must be empty or one of: stylegan_v_fvd2048_16f"),
+    ],
+)
+def test_refused_before_anything_is_drawn(toy, scores, message):
+    config = config_of(toy, **scores)
+    config.data.moving_shapes.num_validation = NUM
+    with pytest.raises(ValueError, match=message):
+        scoring.check(config, build.experiment(config), build.measures(config))
+
+
+def test_a_file_is_what_its_hash_says(toy):
+    path, _ = toy
+    with pytest.raises(ValueError, match="damaged, or another file"):
+        build.measures(config_of((path, "0" * 64)))
+    config = config_of(toy)
+    with config.unlocked():
+        config.scores.plugin.fvd = base.plugin(*toy, "frechet")
+    with pytest.raises(ValueError, match="names fvd, which is a metric's name already"):
+        build.measures(config)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "no_program.bin"
+    path.write_bytes(b"no program")
+    with pytest.raises(ValueError, match=r"is not a file of vdm.metrics.features.plugin.write"):
+        plugin.read("toy", str(path), hashlib.sha256(b"no program").hexdigest(), sees="clips", size=0, min_frames=1)
+
+
+def test_clips_of_another_shape_than_the_file_s_are_refused(toy):
+    extractor = plugin.read("toy", *toy, sees="clips", size=0, min_frames=1)
+    with pytest.raises(ValueError, match="was made for clips of 4 frames of 8 x 8; given are 4 of 8 x 6"):
+        extractor.features((), jnp.zeros((1, 4, 8, 6, 3)), "centres")
+
+
+@pytest.mark.feature("M3")
+class TestPresets:
+    """A published protocol is followed to the letter, or its name is not to be had."""
+
+    NAME = "stylegan_v_fvd2048_16f"
+
+    def protocol(self, **changes):
+        known = {name: value for name, value in protocol.PRESETS[self.NAME].fields.items() if value is not None}
+        rest = {"height": 256, "width": 256, "split": "train", "extractor_sha256": "0", "seed": 0, "resize": "centres"}
+        return protocol.Protocol(**known | rest | changes)
+
+    def test_blocked_where_its_source_is_silent(self):
+        with pytest.raises(ValueError, match=r"its source \(universome/stylegan-v at .*\) does not say resize"):
+            protocol.require_preset(self.NAME, self.protocol())
+        protocol.require_preset(self.NAME, self.protocol(), assumed=("resize",))
+
+    @pytest.mark.parametrize("changes", [{"num_samples": 256}, {"estimator": "N-1"}, {"clip_rule": "centre"}])
+    def test_names_what_differs(self, changes):
+        ((field, value),) = changes.items()
+        with pytest.raises(ValueError, match=f"this is not the protocol .*: {field} is {value!r}, not "):
+            protocol.require_preset(self.NAME, self.protocol(**changes), assumed=("resize",))
+
+    def test_nothing_known_can_be_assumed(self):
+        with pytest.raises(ValueError, match=r"only what its source does not say can be assumed: resize"):
+            protocol.require_preset(self.NAME, self.protocol(num_samples=256), assumed=("resize", "num_samples"))
+
+    def test_all_are_made_of_fields_of_a_protocol(self):
+        for preset in protocol.PRESETS.values():
+            assert set(preset.fields) <= set(protocol.Protocol.__dataclass_fields__)
+            assert preset.source

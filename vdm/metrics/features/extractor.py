@@ -1,0 +1,81 @@
+"""What a metric looks at clips with: a network, the size at which it sees them, and a name that cannot be mistaken."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float, Float32
+
+from vdm.metrics import motion
+from vdm.metrics.features import i3d, images, resize, weights
+from vdm.metrics.features.resize import Grid
+
+Sees = Literal["clips", "frames"]  # a feature vector for each of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A network that gives every clip, or every frame, a vector.
+
+    Attributes:
+      name: of the network; sha256: of the file that its weights come from, empty where it has none.
+      size: pixels, height and width that clips are stretched to before; 0: they are seen as they are.
+      min_frames: of a clip.
+      num_channels: that it needs; grey clips are repeated.
+      apply: (weights, video in [-1, 1]) -> features [clips, d], or [clips x frames, d].
+    """
+
+    name: str
+    sha256: str
+    sees: Sees
+    size: int
+    min_frames: int
+    num_channels: int
+    weights: Any
+    apply: Callable[[Any, Float[Array, "clips frames h w c"]], Float[Array, "n d"]]
+
+    def require(self, num_frames: int, num_channels: int) -> None:
+        """Raises ValueError for clips that it cannot see."""
+        if num_frames < self.min_frames:
+            raise ValueError(
+                f"{self.name} needs clips of at least {self.min_frames} frames; these have {num_frames}. Take longer "
+                "clips, or another metric"
+            )
+        if num_channels not in (1, self.num_channels):
+            raise ValueError(f"{self.name} sees {self.num_channels} channels; the clips have {num_channels}")
+
+    def features(self, weights: Any, video: Float[Array, "clips frames h w c"], grid: Grid) -> Float32[Array, "n d"]:
+        """Of clips in [-1, 1], of any size; a row per clip, or per frame, clip by clip."""
+        if video.shape[-1] != self.num_channels:
+            video = jnp.repeat(video, self.num_channels, axis=-1)
+        return self.apply(weights, resize.stretch(video, self.size, grid) if self.size else video)
+
+
+def i3d_kinetics() -> Extractor:
+    """I3D on Kinetics-400: the network of FVD and KVD."""
+    read = i3d.from_flax(weights.I3D.read())
+    return Extractor("i3d", weights.I3D.sha256, "clips", i3d.SIZE, i3d.MIN_FRAMES, 3, read, i3d.logits)
+
+
+def vgg16_frames() -> Extractor:
+    """VGG16's last features of single frames, at the frames' own size."""
+    read = images.checked(images.VGG16, weights.LPIPS_VGG16.read())
+
+    def apply(weights: Any, video: Float[Array, "clips frames h w 3"]) -> Float[Array, "n d"]:
+        return images.frame_features(weights, rearrange(video, "b f h w c -> (b f) h w c"))
+
+    return Extractor("vgg16", weights.LPIPS_VGG16.sha256, "frames", 0, 1, 3, read, apply)
+
+
+def tracked_motion() -> Extractor:
+    """Counts of motion by place and direction (`metrics.motion`)."""
+    tracker, histograms = motion.Tracker(), motion.Histograms()
+
+    def apply(_: Any, video: Float[Array, "clips frames h w c"]) -> Float[Array, "n d"]:
+        return motion.features(video, tracker, histograms)
+
+    return Extractor("lucas_kanade", "", "clips", 0, histograms.frames + 2, 3, (), apply)

@@ -1,0 +1,178 @@
+"""How a score was measured. Scores of unlike protocols are not compared (`records.comparison`).
+
+FVD values of one model differ by a factor of two between papers that changed nothing but the number of clips, which
+frames of a video were taken, or how they were resized.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any, Literal
+
+ClipRule = Literal["centre", "random"]  # the middle of a video, or consecutive frames from a random one on; in both
+# cases one clip of every video that is long enough
+CLIP_RULES = ("centre", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Everything that a score depends on besides the model that is scored and the sampler that drew from it.
+
+    Attributes:
+      metric: what was computed.
+      num_samples, num_real: clips of the model, and clips of the data that they are held against.
+      num_frames: of the clips that were compared.
+      num_given: leading frames that the model was given; given_counted: whether they are part of the comparison.
+      samples_per_clip: drawn for each clip of the data; pooled: whether all are one set (else the score is averaged
+        over sets of one sample a clip).
+      frame_stride: of the frames of a video, 1: all. clip_rule: which of them make its clip.
+      height, width: of the clips, pixels.
+      resize: how the extractor's size is reached (`features.resize`); empty: the clips are seen as they are.
+      split: of the data.
+      extractor, extractor_sha256: the network whose features are compared, and its file; empty: none.
+      estimator: of covariances, N-1 or N; empty: none.
+      repeats: independent sets of samples whose scores are averaged.
+      seed: of the samples.
+    """
+
+    metric: str
+    num_samples: int
+    num_real: int
+    num_frames: int
+    num_given: int
+    given_counted: bool
+    samples_per_clip: int
+    pooled: bool
+    frame_stride: int
+    clip_rule: ClipRule
+    height: int
+    width: int
+    resize: str
+    split: str
+    extractor: str
+    extractor_sha256: str
+    estimator: str
+    repeats: int
+    seed: int
+
+
+UNKNOWN = None  # in a preset: no primary source says
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A published protocol: fields of Protocol as its source has them; UNKNOWN where it does not say.
+
+    Attributes:
+      remark: what must be known of the numbers that were published under it.
+    """
+
+    fields: dict[str, Any]
+    source: str
+    remark: str = ""
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        return tuple(field for field, value in self.fields.items() if value is UNKNOWN)
+
+
+def require_preset(name: str, protocol: Protocol, assumed: Collection[str] = ()) -> None:
+    """Raises ValueError unless a score measured in this way may carry the preset's name.
+
+    Args:
+      assumed: fields that the source does not give and that the user answers for; the score's record names them.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"config.scores.preset is {name!r}; it must be empty or one of: {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    if not set(assumed) <= set(preset.unknown):
+        raise ValueError(
+            f"config.scores.assumed is {tuple(assumed)}; of the preset {name} only what its source does not say can be "
+            f"assumed: {', '.join(preset.unknown)}"
+        )
+    open_fields = [field for field in preset.unknown if field not in assumed]
+    if open_fields:
+        raise ValueError(
+            f"the preset {name} cannot be used as it is: its source ({preset.source}) does not say "
+            f"{', '.join(open_fields)}. To answer for your own values, which the record will name, list these fields "
+            "in config.scores.assumed"
+        )
+    given = dataclasses.asdict(protocol)
+    wrong = [
+        f"{field} is {given[field]!r}, not {value!r}"
+        for field, value in preset.fields.items()
+        if value is not UNKNOWN and given[field] != value
+    ]
+    if wrong:
+        raise ValueError(f"this is not the protocol {name} ({preset.source}): {'; '.join(wrong)}")
+
+
+_UNCONDITIONAL = {"num_given": 0, "given_counted": False, "samples_per_clip": 1, "pooled": True, "repeats": 1}
+_PREDICTION = {"given_counted": UNKNOWN, "samples_per_clip": UNKNOWN, "pooled": UNKNOWN, "repeats": UNKNOWN}
+_SMALL = {"height": 64, "width": 64}
+_STYLEGAN_V = _UNCONDITIONAL | {
+    "metric": "fvd",
+    "num_samples": 2048,
+    "num_real": 2048,
+    "clip_rule": "random",
+    "resize": UNKNOWN,  # done inside a TorchScript file whose code is published nowhere else
+    "extractor": "i3d",
+    "estimator": "N",
+}
+_STYLEGAN_V_SOURCE = (
+    "universome/stylegan-v at 1f630af: metric_main.py, frechet_video_distance.py and metric_utils.py of src/metrics, "
+    "src/training/dataset.py"
+)
+_MCVD = _SMALL | {
+    "metric": "fvd",
+    "num_samples": UNKNOWN,
+    "num_real": UNKNOWN,
+    "given_counted": True,
+    "samples_per_clip": 10,
+    "pooled": UNKNOWN,  # its code has both
+    "resize": "centres",
+    "split": "test",
+    "extractor": "i3d",
+    "estimator": "N-1",
+    "repeats": 1,
+}
+_MCVD_SOURCE = (
+    "voletiv/mcvd-pytorch at 226a3fd: models/fvd/fvd.py, runners/ncsn_runner.py, configs, example_scripts/final"
+)
+PRESETS = {
+    "stylegan_v_fvd2048_16f": Preset(_STYLEGAN_V | {"num_frames": 16, "frame_stride": 1}, _STYLEGAN_V_SOURCE),
+    "stylegan_v_fvd2048_128f": Preset(_STYLEGAN_V | {"num_frames": 128, "frame_stride": 1}, _STYLEGAN_V_SOURCE),
+    "stylegan_v_fvd2048_128f_subsample8f": Preset(
+        _STYLEGAN_V | {"num_frames": 16, "frame_stride": 8}, _STYLEGAN_V_SOURCE
+    ),
+    "bair_1_to_15": Preset(
+        _PREDICTION
+        | _SMALL
+        | {"metric": "fvd", "extractor": "i3d", "num_given": 1, "num_frames": 16, "given_counted": True}
+        | {"num_real": 256, "split": "test", "frame_stride": 1}
+        | dict.fromkeys(("num_samples", "resize", "estimator"), UNKNOWN),
+        "Tobi-r9/RaMViD, issue 9 (clips of 16 frames with the given one)",
+    ),
+    "kinetics600_5_to_11": Preset(
+        _PREDICTION
+        | _SMALL
+        | {"metric": "fvd", "extractor": "i3d", "num_given": 5, "num_frames": 16}
+        | dict.fromkeys(
+            ("num_samples", "num_real", "split", "frame_stride", "clip_rule", "resize", "estimator"), UNKNOWN
+        ),
+        "Ho et al. 2022 (arXiv 2204.03458)",
+        "Ho et al. report 16.2, and 16.9 where the clips of the data are drawn with replacement.",
+    ),
+    "ucf101_16x64x64": Preset(
+        _UNCONDITIONAL
+        | _SMALL
+        | {"metric": "frechet", "extractor": "c3d", "num_samples": 10_000, "num_frames": 16}
+        | dict.fromkeys(("num_real", "split", "frame_stride", "clip_rule", "resize", "estimator"), UNKNOWN),
+        "Ho et al. 2022 (arXiv 2204.03458)",
+        "A Frechet distance of C3D features, which the paper calls FID: it is neither FID nor FVD.",
+    ),
+    "smmnist_5_to_10": Preset(_MCVD | {"num_given": 5, "num_frames": 15}, _MCVD_SOURCE),
+    "kth_10_to_30": Preset(_MCVD | {"num_given": 10, "num_frames": 40}, _MCVD_SOURCE),
+    "kth_10_to_40": Preset(_MCVD | {"num_given": 10, "num_frames": 50}, _MCVD_SOURCE),
+}

@@ -1,0 +1,199 @@
+"""Scores of a network's samples as `config.scores` asks for them: draws, looks at both sets, compares.
+
+Features are computed over the whole mesh, batch by batch; every process then holds all of them and sums in float64, so
+a score does not depend on mesh, processes or batches beyond the rounding of the extractor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+from data import pipeline
+from data.sources import Source
+from vdm import build
+from vdm.metrics import protocol as protocols
+from vdm.metrics import scores
+from vdm.metrics.features import resize
+from vdm.metrics.features.extractor import Extractor
+from vdm.metrics.protocol import Protocol
+from vdm.records import identity
+from vdm.records.record import Metric
+from vdm.runtime import mesh as meshes
+from vdm.types import BATCH_AXES, Config
+
+Clips = UInt8[np.ndarray, "clips frames height width channels"]
+Features = Float32[np.ndarray, "n d"]
+
+
+def check(config: Config, experiment: build.Experiment, measures: Iterable[build.Measure]) -> None:
+    """Refuses scores that cannot be computed or called what the config calls them, before anything is drawn.
+
+    Raises:
+      ValueError: too few clips, clips that an extractor cannot see, or another protocol than the preset's.
+    """
+    options, splits = config.scores, experiment.splits
+    measures = tuple(measures)
+    if not measures:
+        return
+    _check_options(config, meshes.ways(experiment.mesh, BATCH_AXES))
+    train, held = len(splits.train), len(vars(splits)[options.split])
+    disjoint = held + train if options.split != "train" else train
+    if held < options.num_real or train < options.num_real or disjoint < 2 * options.num_real:
+        raise ValueError(
+            f"config.scores.num_real is {options.num_real}: as many clips of the {options.split} split are needed, "
+            f"which has {held}, and as many others of the training split, for the floor, which has {train}. Lower it"
+        )
+    for measure in measures:
+        measure.extractor.require(config.data.num_frames, splits.train.num_channels)
+        if options.preset:
+            protocols.require_preset(options.preset, protocol_of(config, measure), options.assumed)
+
+
+def _check_options(config: Config, ways: int) -> None:
+    options = config.scores
+    build.lookup(dict.fromkeys(protocols.CLIP_RULES), options.clip_rule, "scores.clip_rule")
+    build.lookup(dict.fromkeys(resize.GRIDS), options.resize, "scores.resize")
+    build.lookup(dict.fromkeys(("N-1", "N")), options.estimator, "scores.estimator")
+    build.lookup(dict.fromkeys(("train", "validation")), options.split, "scores.split")
+    for key, smallest in (("num_samples", scores.MIN_CLIPS), ("num_real", scores.MIN_CLIPS), ("repeats", 1)):
+        if options[key] < smallest:
+            raise ValueError(f"config.scores.{key} is {options[key]}; it must be at least {smallest}")
+    if options.batch_size < 1 or options.batch_size % ways:
+        raise ValueError(
+            f"config.scores.batch_size is {options.batch_size}; it must be a multiple of the {ways} devices that split "
+            "a batch"
+        )
+    source = config.data[config.data.name]
+    if options.clip_rule == "random" and "flip" in source and source.flip:
+        raise ValueError(
+            f"config.scores.clip_rule is random and config.data.{config.data.name}.flip is True: half of the clips of "
+            "the data would be mirrored; set scores.clip_rule to centre"
+        )
+
+
+def protocol_of(config: Config, measure: build.Measure) -> Protocol:
+    """How a score of the config is measured."""
+    options, source = config.scores, config.data[config.data.name]
+    named_split = f"{options.split}_split"
+    is_frechet = isinstance(measure.distance, scores.Frechet)
+    return Protocol(
+        metric=measure.metric,
+        num_samples=options.num_samples,
+        num_real=options.num_real,
+        num_frames=config.data.num_frames,
+        num_given=0,
+        given_counted=False,
+        samples_per_clip=1,
+        pooled=True,
+        frame_stride=source.frame_stride if "frame_stride" in source else 1,
+        clip_rule=options.clip_rule,
+        height=config.data.height,
+        width=config.data.width,
+        resize=options.resize if measure.extractor.size else "",
+        split=source[named_split] if named_split in source else options.split,  # noqa: SIM401
+        extractor=measure.extractor.name,
+        extractor_sha256=measure.extractor.sha256,
+        estimator=options.estimator if is_frechet else "",
+        repeats=options.repeats,
+        seed=config.seed,
+    )
+
+
+def score(
+    experiment: build.Experiment,
+    measures: Iterable[build.Measure],
+    clips: Clips,
+    beat: Callable[[], None] = lambda: None,
+) -> tuple[Metric, ...]:
+    """The scores of clips 0, ..., num_samples x repeats - 1 of a network; calls `beat` after each batch."""
+    config, options = experiment.config, experiment.config.scores
+    measures = tuple(measures)
+    if not measures:
+        return ()
+    real, others = (_clips(experiment, rows) for rows in _rows(experiment))
+    seen: dict[int, dict[str, Features]] = {}
+    made = []
+    for measure in measures:
+        look = id(measure.extractor)
+        if look not in seen:
+            see = make_features(experiment, measure.extractor, beat)
+            seen[look] = {"samples": see(clips), "real": see(real), "others": see(others)}
+        features = seen[look]
+        sets = np.split(features["samples"], options.repeats)
+        found = measure.distance.score(sets, features["real"], features["others"], config.seed)
+        made.append(_metric(experiment, measure, found))
+    return tuple(made)
+
+
+def _rows(experiment: build.Experiment) -> tuple[tuple[Source, np.ndarray], tuple[Source, np.ndarray]]:
+    """Where the clips of the data lie: the first of the split, and for the floor the last of the training split."""
+    options, splits = experiment.config.scores, experiment.splits
+    last = np.arange(len(splits.train))[-options.num_real :]
+    return (vars(splits)[options.split], np.arange(options.num_real)), (splits.train, last)
+
+
+def _clips(experiment: build.Experiment, place: tuple[Source, np.ndarray]) -> Clips:
+    options = experiment.config.scores
+    source, rows = place
+    if options.clip_rule == "random":
+        batches = pipeline.drawn(source, rows, options.batch_size, experiment.config.data.seed)
+        return np.concatenate([batch["video"] for batch in batches])
+    return np.stack([source[int(row)]["video"] for row in rows])
+
+
+def make_features(
+    experiment: build.Experiment, extractor: Extractor, beat: Callable[[], None] = lambda: None
+) -> Callable[[Clips], Features]:
+    """The function from 8-bit clips to what the extractor sees of them, computed over the mesh in batches."""
+    mesh, options = experiment.mesh, experiment.config.scores
+    size = options.batch_size
+    rows = meshes.batch_rows(mesh, size)
+    weights = jax.device_put(extractor.weights, meshes.replicated(mesh))
+
+    @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
+    def of(weights: Any, video: UInt8[Array, "b f h w c"]) -> Float[Array, "n d"]:
+        return extractor.features(weights, video.astype(jnp.float32) / 127.5 - 1.0, options.resize)
+
+    def features(clips: Clips) -> Features:
+        parts = []
+        for first in range(0, len(clips), size):
+            some = clips[first : first + size]
+            padded = some[np.arange(size) % len(some)][rows]
+            part = np.asarray(of(weights, meshes.global_batch(padded, mesh, size)))
+            parts.append(part[: len(part) // size * len(some)])
+            beat()
+        return np.concatenate(parts)
+
+    return features
+
+
+def _metric(experiment: build.Experiment, measure: build.Measure, found: scores.Score) -> Metric:
+    config = experiment.config
+    protocol: dict[str, Any] = dataclasses.asdict(protocol_of(config, measure)) | {
+        "sampler": identity.resolve({"sampler": config.sampler})["sampler"],
+        "network_evaluations": experiment.sampler.num_evaluations,
+        "parameters": "average",
+    }
+    if config.scores.preset:
+        protocol |= {"preset": config.scores.preset, "assumed": list(config.scores.assumed)}
+    curve = found.curve
+    return Metric(
+        measure.title,
+        found.value,
+        found.low,
+        found.high,
+        "",
+        measure.distance.higher_is_better,
+        protocol,
+        floor=found.floor,
+        at_infinity=None if curve is None else curve.at_infinity,
+        by_number=None if curve is None else tuple(zip(curve.sizes, curve.means, strict=True)),
+    )
