@@ -59,6 +59,7 @@ lint: $(LINT) $(METRICS)
 	$(PY) -m tests.faults --check
 	$(PY) -m experiments.plans --check
 	$(PY) -m experiments.loop --check
+	$(PY) -m experiments.metrics --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .

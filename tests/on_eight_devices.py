@@ -122,11 +122,8 @@ def scores_are_the_same_on_every_mesh():
 
     weights = np.random.default_rng(1).normal(size=(np.prod(shape), 5)).astype(np.float32) / 100
     extractor = Extractor("random", "", "clips", 0, 1, 3, weights, apply)
-    experiment = build.experiment(config)
-    seen = []
-    for axes in ({}, {"data": 2, "fsdp": 2, "frames": 2}):
-        here = dataclasses.replace(experiment, mesh=meshes.make_mesh(**axes) if axes else ONE)
-        seen.append(scoring.make_features(here, extractor)(clips))
+    split = meshes.make_mesh(data=2, fsdp=2, frames=2)
+    seen = [scoring.make_features(mesh, extractor, batch_size=8)(clips) for mesh in (ONE, split)]
     np.testing.assert_allclose(seen[0], np.tanh((clips / 127.5 - 1).reshape(21, -1) @ weights), atol=1e-5)
     np.testing.assert_allclose(seen[1], seen[0], atol=1e-6)
 

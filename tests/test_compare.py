@@ -100,6 +100,8 @@ def test_seeds_are_compared_seed_by_seed(compared):
     assert found.by_seed == pytest.approx((0.1, 0.05))
     # of two numbers the standard error is half of their difference, and t(0.975) with 1 degree of freedom is 12.706
     assert [found.difference.low, found.difference.high] == pytest.approx([0.075 - 0.31766, 0.075 + 0.31766], abs=1e-4)
+    # a single pair has nothing to be corrected for: t = 3 with 1 degree of freedom, whose tail is 1/2 - atan(3)/pi
+    assert found.p_value == pytest.approx(2 * (0.5 - np.arctan(3) / np.pi))
     assert found.verdict == "not separated"
     assert not list(compare.over_seeds(grid(), {"ddpm": [ddpm], "vp": [vp], "untrained": [untrained]}))
 

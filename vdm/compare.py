@@ -199,7 +199,7 @@ def assemble(config: Config, grid: list[Cell], records: dict[str, list[Record]])
         comparisons=tuple(differences(grid, config, samples, oracle)),
         correlations=tuple(correlations(grid, config, samples)),
         pass_lines=tuple(lines),
-        over_seeds=tuple(over_seeds(config, records)),
+        over_seeds=over_seeds(config, records),
         notes=tuple(notes(config, grid)),
     )
 
@@ -317,20 +317,22 @@ def notes(config: Config, grid: list[Cell]) -> Iterator[str]:
     yield "One seed is a demonstration, not a result." if seeds == 1 else f"Every arm was run with {seeds} seeds."
 
 
-def over_seeds(config: Config, records: Mapping[str, list[Record]]) -> Iterator[OverSeeds]:
-    """How the shares of valid clips of each two trained arms differ from seed to seed; nothing for a single seed."""
-    if len(config.compare.seeds) == 1 or build.oracle(config) is None:
-        return
-    shares = {
-        config.compare.arm[name].title: [
-            metric.value for record in runs for metric in record.metrics if metric.name == evaluate.VALID
-        ]
-        for name, runs in records.items()
-        if runs[0].num_steps
-    }
-    for one, two in itertools.combinations(shares, 2):
-        apart = tuple(first - second for first, second in zip(shares[one], shares[two], strict=True))
-        yield OverSeeds(evaluate.VALID, one, two, apart, "%")
+def over_seeds(config: Config, records: Mapping[str, list[Record]]) -> tuple[OverSeeds, ...]:
+    """How the outcomes of each two trained arms differ from seed to seed; nothing for a single seed."""
+    if len(config.compare.seeds) == 1:
+        return ()
+    arms = {config.compare.arm[name].title: runs for name, runs in records.items() if runs[0].num_steps}
+    entries = []
+    for outcome in config.compare.outcomes:
+        measured = {
+            title: [metric for done in runs for metric in done.metrics if metric.name == outcome]
+            for title, runs in arms.items()
+        }
+        for one, two in itertools.combinations(measured, 2):
+            pairs_of_seeds = list(zip(measured[one], measured[two], strict=True))
+            apart = tuple(first.value - second.value for first, second in pairs_of_seeds)
+            entries += [OverSeeds(outcome, one, two, apart, pairs_of_seeds[0][0].unit)] if apart else []
+    return comparison.corrected(entries)
 
 
 def command() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, UInt8
 
 from data import pipeline
@@ -23,6 +24,7 @@ from vdm.metrics import protocol as protocols
 from vdm.metrics import scores
 from vdm.metrics.features import resize
 from vdm.metrics.features.extractor import Extractor
+from vdm.metrics.features.resize import Grid
 from vdm.metrics.protocol import Protocol
 from vdm.records import identity
 from vdm.records.record import Metric
@@ -124,7 +126,7 @@ def score(
     for measure in measures:
         look = id(measure.extractor)
         if look not in seen:
-            see = make_features(experiment, measure.extractor, beat)
+            see = make_features(experiment.mesh, measure.extractor, options.batch_size, options.resize, beat)
             seen[look] = {"samples": see(clips), "real": see(real), "others": see(others)}
         features = seen[look]
         sets = np.split(features["samples"], options.repeats)
@@ -150,25 +152,23 @@ def _clips(experiment: build.Experiment, place: tuple[Source, np.ndarray]) -> Cl
 
 
 def make_features(
-    experiment: build.Experiment, extractor: Extractor, beat: Callable[[], None] = lambda: None
+    mesh: Mesh, extractor: Extractor, batch_size: int, grid: Grid = "centres", beat: Callable[[], None] = lambda: None
 ) -> Callable[[Clips], Features]:
     """The function from 8-bit clips to what the extractor sees of them, computed over the mesh in batches."""
-    mesh, options = experiment.mesh, experiment.config.scores
-    size = options.batch_size
-    rows = meshes.batch_rows(mesh, size)
+    rows = meshes.batch_rows(mesh, batch_size)
     weights = jax.device_put(extractor.weights, meshes.replicated(mesh))
 
     @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def of(weights: Any, video: UInt8[Array, "b f h w c"]) -> Float[Array, "n d"]:
-        return extractor.features(weights, video.astype(jnp.float32) / 127.5 - 1.0, options.resize)
+        return extractor.features(weights, video.astype(jnp.float32) / 127.5 - 1.0, grid)
 
     def features(clips: Clips) -> Features:
         parts = []
-        for first in range(0, len(clips), size):
-            some = clips[first : first + size]
-            padded = some[np.arange(size) % len(some)][rows]
-            part = np.asarray(of(weights, meshes.global_batch(padded, mesh, size)))
-            parts.append(part[: len(part) // size * len(some)])
+        for first in range(0, len(clips), batch_size):
+            some = clips[first : first + batch_size]
+            padded = some[np.arange(batch_size) % len(some)][rows]
+            part = np.asarray(of(weights, meshes.global_batch(padded, mesh, batch_size)))
+            parts.append(part[: len(part) // batch_size * len(some)])
             beat()
         return np.concatenate(parts)
 

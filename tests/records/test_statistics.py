@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from vdm.records import statistics
+from vdm.records.comparison import OverSeeds, corrected
 
 
 def _pairs(both, only_first, only_second, neither):
@@ -116,3 +117,56 @@ def test_what_has_no_interval_is_refused():
         statistics.mean(np.array([1.0, np.nan]), seed=0)
     with pytest.raises(ValueError, match="low <= estimate <= high"):
         statistics.Interval(0.0, 0.1, 0.2)
+
+
+def test_a_p_value_agrees_with_its_interval_and_with_a_table():
+    """t = 12.706 with 1 degree of freedom and t = 2.776 with 4 are the 5 % points of Student's table."""
+    for num, table in ((2, 12.706), (5, 2.776)):
+        spread = np.linspace(-1, 1, num)
+        error = spread.std(ddof=1) / np.sqrt(num)
+        values = spread + table * error
+        assert statistics.p_values_of_few(values[None]) == pytest.approx(0.05, rel=1e-3)
+        assert statistics.mean_of_few(values).low == pytest.approx(0, abs=1e-3)
+    assert statistics.p_values_of_few(np.array([[0.0] * 3, [1.0] * 3])).tolist() == [1.0, 0.0]
+    with pytest.raises(ValueError, match="at least 2 values"):
+        statistics.p_values_of_few(np.ones((2, 1)))
+
+
+def test_holm_s_own_procedure():
+    """Step down: 0.01 and 0.02 of four survive 0.05 only as long as each smaller one did."""
+    assert statistics.holm([0.02, 0.01, 0.04, 0.03]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert statistics.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert statistics.holm([0.03]) == pytest.approx([0.03])
+    assert statistics.holm([]) == ()
+
+
+@pytest.mark.feature("O20")
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_equal_arms_are_called_separated_in_at_most_one_study_of_twenty(seeds):
+    """10,000 studies of 10 equal arms whose results share what the seed does to all of them."""
+    rng = np.random.default_rng(seeds)
+    first, second = np.triu_indices(10, 1)
+    false, covered = 0, 0
+    for _ in range(10_000):
+        results = rng.normal(size=seeds) + rng.normal(size=(10, seeds))
+        p_values = statistics.p_values_of_few(results[first] - results[second])
+        false += min(statistics.holm(p_values)) <= 0.05
+        interval = statistics.mean_of_few(results[0] - results[1])
+        covered += interval.low <= 0 <= interval.high
+    assert false <= 550
+    assert 9_400 <= covered <= 9_600
+
+
+@pytest.mark.feature("O20")
+def test_a_broken_arm_is_separated_from_every_other():
+    rng = np.random.default_rng(0)
+    results = rng.normal(size=5) + 0.1 * rng.normal(size=(4, 5))
+    results[3] -= 2.0
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    entries = [OverSeeds("x", str(i), str(j), tuple(results[i] - results[j]), "") for i, j in pairs]
+    verdicts = {(entry.first, entry.second): entry.verdict for entry in corrected(entries)}
+    assert {pair for pair, verdict in verdicts.items() if verdict == "separated"} == {
+        ("3", "0"),
+        ("3", "1"),
+        ("3", "2"),
+    }

@@ -7,9 +7,10 @@ distance it is zero on average, and sometimes negative, for two samples of one d
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64
 
 from vdm.metrics import jackknife
 
@@ -24,24 +25,33 @@ class KernelDistance:
     standard_error: float
 
 
-def distance(first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m e"]) -> KernelDistance:
+def discrepancy(first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m e"]) -> float:
     """The unbiased squared discrepancy (Gretton et al. 2012, equation 3): no vector is compared with itself.
+
+    Raises:
+      ValueError: features of different lengths.
+    """
+    _require_same_length(first, second)
+    n, m = len(first), len(second)
+    within = [np.sum(_kernel(part, part)) - np.sum(_kernel_with_itself(part)) for part in (first, second)]
+    across = np.sum(_kernel(first, second))
+    return float(within[0] / (n * (n - 1)) + within[1] / (m * (m - 1)) - 2 * across / (n * m))
+
+
+def distance(first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m e"]) -> KernelDistance:
+    """The discrepancy and its standard error, by leaving out groups, whose kernels are summed once.
 
     Raises:
       ValueError: features of different lengths, or too few vectors for a standard error.
     """
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(
-            f"Features of {first.shape[1]} and of {second.shape[1]} numbers have no distance: they come from different "
-            "extractors."
-        )
+    _require_same_length(first, second)
     one, two = ([features[rows] for rows in jackknife.groups(len(features))] for features in (first, second))
     within_one, within_two, across = _sums(one, one), _sums(two, two), _sums(one, two)
     for within, parts in ((within_one, one), (within_two, two)):
         within[np.diag_indices(len(parts))] -= [np.sum(_kernel_with_itself(part)) for part in parts]
     size_one, size_two = (np.array([len(part) for part in parts]) for parts in (one, two))
 
-    def statistic(rows: Int[np.ndarray, " some"], columns: Int[np.ndarray, " others"]) -> float:
+    def statistic(rows: Sequence[int], columns: Sequence[int]) -> float:
         n, m = size_one[rows].sum(), size_two[columns].sum()
         return float(
             within_one[np.ix_(rows, rows)].sum() / (n * (n - 1))
@@ -50,8 +60,15 @@ def distance(first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m e"]) 
         )
 
     every = list(range(jackknife.NUM_GROUPS))
-    error = jackknife.standard_error(lambda rows, columns: statistic(np.array(rows), np.array(columns)), every, every)
-    return KernelDistance(statistic(np.array(every), np.array(every)), error)
+    return KernelDistance(statistic(every, every), jackknife.standard_error(statistic, every, every))
+
+
+def _require_same_length(first: np.ndarray, second: np.ndarray) -> None:
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"Features of {first.shape[1]} and of {second.shape[1]} numbers have no distance: they come from different "
+            "extractors."
+        )
 
 
 def _sums(rows: list[np.ndarray], columns: list[np.ndarray]) -> Float64[np.ndarray, "rows columns"]:

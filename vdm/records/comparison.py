@@ -6,7 +6,7 @@ Every number comes from a record or from an interval computed on samples; nothin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +56,8 @@ class OverSeeds:
 
     Attributes:
       by_seed: the difference of every seed; at least two.
+      p_value: of no difference, corrected for all pairs that the report shows (`statistics.holm`); None in a report
+        from before there was one, which showed a single pair.
     """
 
     metric: str
@@ -63,15 +65,26 @@ class OverSeeds:
     second: str
     by_seed: tuple[float, ...]
     unit: str
+    p_value: float | None = None
 
     @property
     def difference(self) -> Interval:
-        """The mean with its interval over trainings."""
+        """The mean with its interval over trainings, which knows of no other pair."""
         return statistics.mean_of_few(np.asarray(self.by_seed))
 
     @property
     def verdict(self) -> Verdict:
-        return statistics.verdict(self.difference)
+        if self.p_value is None:
+            return statistics.verdict(self.difference)
+        return "separated" if self.p_value <= 1 - statistics.CONFIDENCE else "not separated"
+
+
+def corrected(entries: Sequence[OverSeeds]) -> tuple[OverSeeds, ...]:
+    """The entries with their p-values corrected for all of them."""
+    if not entries:
+        return ()
+    p_values = statistics.holm(statistics.p_values_of_few(np.array([entry.by_seed for entry in entries])))
+    return tuple(dataclasses.replace(entry, p_value=p) for entry, p in zip(entries, p_values, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,8 @@ def _verdicts(report: Report) -> str:
         return ""
     return (
         '<section><h2>Do the arms differ?</h2><p class="hint">Differences of the first arm minus the second, with 95 % '
-        "intervals. Arms are separated where the interval over seeds of training leaves zero out; not separated means "
+        "intervals. Arms are separated where seeds of training tell them apart, corrected for all pairs shown (Holm): "
+        "in at most 5 % of such reports is any of them called so by chance; not separated means "
         "that so few seeds cannot tell, not that the arms are equal. An interval over samples, drawn from the same "
         "noise, is about two trained networks: it does not know how much another seed would change.</p>"
         f'<div class="cards">{"".join(cards)}</div></section>'
@@ -92,7 +93,8 @@ def _seeds_card(entry: OverSeeds, whose: str) -> str:
     head = f'<div class="pair">{pair}</div><div class="verdict">{entry.verdict.capitalize()}</div>'
     by_seed = ", ".join(_number(value, entry.unit) for value in entry.by_seed)
     row = _difference(entry.metric, entry.difference, entry.unit)
-    return f'<article class="card">{head}<dl>{row}<dd>by seed: {by_seed}</dd></dl></article>'
+    chance = "" if entry.p_value is None else f"<dd>p = {entry.p_value:.2g}, corrected for all pairs</dd>"
+    return f'<article class="card">{head}<dl>{row}<dd>by seed: {by_seed}</dd>{chance}</dl></article>'
 
 
 def _card(report: Report, slots: dict[str, int], first: str, second: str) -> str:

@@ -74,7 +74,8 @@ def read_healthy(path: epath.PathLike) -> Healthy:
     runs = [schema.read(Record, arm["record"], f"{path}: {arm['name']}") for arm in values["arms"]]
     names = [field.name for field in dataclasses.fields(OverSeeds)]
     over_seeds = [
-        schema.read(OverSeeds, {name: entry[name] for name in names}, str(path)) for entry in values["over_seeds"]
+        schema.read(OverSeeds, {name: entry[name] for name in names if name in entry}, str(path))
+        for entry in values["over_seeds"]
     ]
     return Healthy(bands([run for run in runs if run.num_steps]), tuple(over_seeds))
 

@@ -2,20 +2,22 @@
 
 Arms of a comparison draw their samples from the same noise, so sample i of one arm is paired with sample i of the
 other, and what the two share cancels in the difference. The intervals speak of the samples of these trained networks;
-they do not know how much another seed of training would change: only `mean_of_few`, over seeds, does.
+they do not know how much another seed of training would change: only `mean_of_few`, over seeds, does. Where several
+pairs are shown, `holm` keeps the chance of any false separation at 5 %.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 NUM_BLOCKS, RESAMPLES_PER_BLOCK = 100, 40  # of the bootstrap; a block bounds its memory
@@ -109,6 +111,29 @@ def mean_of_few(values: Float[np.ndarray, " values"], confidence: float = CONFID
     estimate = float(values.mean())
     half = float(stdtrit(len(values) - 1, _upper(confidence)) * values.std(ddof=1)) / math.sqrt(len(values))
     return Interval(estimate, estimate - half, estimate + half)
+
+
+def p_values_of_few(values: Float[np.ndarray, "pairs seeds"]) -> Float[np.ndarray, "pairs"]:
+    """Of each row: the chance that values whose mean is zero stray this far or further (Student's test, two-sided)."""
+    num = values.shape[-1]
+    if num < 2 or not np.isfinite(values).all():
+        raise ValueError(f"A test of a mean needs at least 2 values, all finite; given {values.tolist()}.")
+    mean, error = values.mean(axis=-1), values.std(axis=-1, ddof=1) / math.sqrt(num)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.abs(mean) / error
+    return 2 * stdtr(num - 1, -np.where(mean == 0, 0.0, distance))
+
+
+def holm(p_values: Sequence[float] | Float[np.ndarray, " pairs"]) -> tuple[float, ...]:
+    """Each p-value corrected for all of them (Holm 1979), whatever their dependence.
+
+    Calling those at or below 5 % real is wrong anywhere in at most 5 % of studies.
+    """
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, np.float64)[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return tuple(corrected.tolist())
 
 
 def pixel_correlation(

@@ -1,0 +1,85 @@
+"""Runs the ladder, and writes the tables of the README from its records.
+
+python -m experiments.metrics            features of every set that are not in runs/metrics, then the records
+python -m experiments.metrics --draw     the tables from the records as they are
+python -m experiments.metrics --check    fails where a table is not that of its records; computes nothing
+
+About an hour on two cores, nearly all of it I3D; stop it whenever you like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from configs import base
+from experiments.metrics import answers, grid, tables
+from experiments.metrics.distortions import Clips
+from vdm import build, scoring
+from vdm.metrics.features.extractor import Extractor
+from vdm.records.environment import read_environment
+from vdm.runtime import mesh as meshes
+
+BATCH_SIZE = 8
+KEPT = Path("runs/metrics")  # features, which take long and are not committed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--draw", action="store_true", help="compute nothing; write the tables from the records")
+    what.add_argument("--check", action="store_true", help="compute and write nothing; compare the tables")
+    given = parser.parse_args()
+    if given.check:
+        if tables.page(grid.records()) != tables.PAGE.read_text():
+            sys.exit(f"not the tables of the records: {tables.PAGE}; run python -m experiments.metrics --draw")
+        return
+    if not given.draw:
+        for name in grid.SOURCES:
+            grid.file_of(name).write_text(json.dumps(compute(name), indent=1) + "\n")
+    tables.PAGE.write_text(tables.page(grid.records()))
+
+
+def compute(name: str) -> dict[str, Any]:
+    """The record of one source."""
+    config = base.get_config()
+    config.scores.metrics = grid.METRICS
+    measures = build.measures(config)
+    rows, extractors = [], {}
+    for measure in measures:
+        sets = seen(name, measure.extractor)
+        rows += answers.answers(measure.metric, sets)
+        extractors[measure.metric] = {"name": measure.extractor.name, "sha256": measure.extractor.sha256}
+    environment = dataclasses.asdict(read_environment())
+    return {"source": name, "environment": environment, "extractors": extractors, "rows": rows}
+
+
+def seen(name: str, extractor: Extractor) -> dict[str, Float[np.ndarray, "n d"]]:
+    """Features of the reference, of undistorted clips and of every rung, from `KEPT` where they are there."""
+    source = grid.SOURCES[name]
+    see = scoring.make_features(meshes.make_mesh(), extractor, BATCH_SIZE)
+    sets = {"reference": lambda: source.clips("validation"), "undistorted": lambda: source.clips("train")}
+    sets |= {rung: (lambda rung=rung: grid.distorted(source, rung)) for rung in grid.rungs(source)}
+
+    def features(title: str, clips: Clips) -> Float[np.ndarray, "n d"]:
+        file = KEPT / name / extractor.name / f"{title.replace(' ', '_')}.npy"
+        if not file.exists():
+            print(f"{name}, {extractor.name}: {title}", flush=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial.npy")
+            np.save(partial, see(clips))
+            partial.rename(file)
+        return np.load(file)
+
+    return {title: features(title, make()) for title, make in sets.items()}
+
+
+if __name__ == "__main__":
+    main()

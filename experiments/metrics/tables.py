@@ -1,0 +1,54 @@
+"""The tables of the README, made from the records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from experiments.metrics import grid
+from vdm.records.readme import replace_block
+
+PAGE = Path(__file__).parent / "README.md"
+TITLES = {"fvd": "FVD", "kvd": "KVD", "frame_frechet": "frames (VGG16)", "motion": "motion"}
+
+
+def page(records: dict[str, dict[str, Any]]) -> str:
+    """What the README should be."""
+    text = PAGE.read_text()
+    for name in grid.SOURCES:
+        text = replace_block(text, name, table(records[name]) if name in records else "Not computed yet.")
+    return text
+
+
+def table(record: dict[str, Any]) -> str:
+    """A rung a row, a metric a column: the difference from undistorted clips with its standard error at the largest
+    number of clips, and the smallest number from which on the metric sees the rung; where the answer is not that which
+    was stated, what was.
+    """
+    source = grid.SOURCES[record["source"]]
+    rows = [[rung, *(_cell(record, metric, rung, source) for metric in grid.METRICS)] for rung in grid.rungs(source)]
+    floors = ["the floor", *(_floor(record, metric) for metric in grid.METRICS)]
+    head = ["rung", *(TITLES[metric] for metric in grid.METRICS)]
+    environment = record["environment"]
+    made_by = (
+        f"{grid.NUM_CLIPS} clips a set at most; jax {environment['versions']['jax']}, commit "
+        f"{(environment['code']['commit'] or 'unknown')[:12]}. In brackets: seen from so many clips on."
+    )
+    lines = [head, ["---"] * len(head), floors, *rows]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", made_by])
+
+
+def _cell(record: dict[str, Any], metric: str, rung: str, source: grid.Source) -> str:
+    rows = [row for row in record["rows"] if (row["metric"], row["rung"]) == (metric, rung)]
+    largest = rows[-1]
+    number = f"{largest['difference']:+.3g} ± {largest['standard_error']:.2g}"
+    seen = [row["clips"] for row in rows if row["answer"] == "above"]
+    told = f"**{number}** ({min(seen)})" if largest["answer"] == "above" else number
+    expected = grid.rungs(source)[rung].expected(metric)
+    wrong = expected != "open" and expected != largest["answer"]
+    return f"{told}, stated: {'above' if expected == 'above' else 'no difference'}" if wrong else told
+
+
+def _floor(record: dict[str, Any], metric: str) -> str:
+    rows = [row for row in record["rows"] if row["metric"] == metric and row["clips"] == grid.NUM_CLIPS]
+    return f"{rows[0]['floor']:.3g}"

@@ -1,0 +1,116 @@
+"""The ladder's distortions do what they are called, its answers are right where they are planted, its tables tell."""
+
+import numpy as np
+import pytest
+
+from experiments.metrics import answers, distortions, grid, tables
+
+RNG = np.random.default_rng
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return RNG(0).integers(0, 256, (6, 8, 12, 12, 3), np.uint8)
+
+
+def frames_of(clips):
+    return [sorted(frame.tobytes() for frame in clip) for clip in clips]
+
+
+def test_what_keeps_the_frames_keeps_them_all(clips):
+    for apply in (distortions.shuffle, distortions.reverse):
+        changed = apply(clips, RNG(1))
+        assert frames_of(changed) == frames_of(clips)
+        assert (changed != clips).any(axis=(1, 2, 3, 4)).all()
+    np.testing.assert_array_equal(distortions.reverse(clips, RNG(1))[:, 0], clips[:, -1])
+
+
+def test_freeze_and_identity_swap(clips):
+    frozen = distortions.freeze(clips, RNG(1))
+    assert (frozen == clips[:, :1]).all()
+    swapped = distortions.swap_identity(clips, RNG(1))
+    np.testing.assert_array_equal(swapped[:, :4], clips[:, :4])
+    np.testing.assert_array_equal(swapped[1, 4:], clips[0, 4:])
+
+
+def test_jitter_moves_whole_frames_by_few_pixels(clips):
+    moved = distortions.jitter(2)(clips, RNG(2))
+    offsets = set()
+    for clip, original in zip(moved, clips, strict=True):
+        for frame, source in zip(clip, original, strict=True):
+            fits = [
+                (i, j)
+                for i in range(-2, 3)
+                for j in range(-2, 3)
+                if (frame[2:-2, 2:-2] == source[2 + i : 10 + i, 2 + j : 10 + j]).all()
+            ]
+            assert len(fits) == 1
+            offsets.add(fits[0])
+    assert len(offsets) > 10
+
+
+def test_noise_and_blur_are_of_their_size():
+    grey = np.full((2, 4, 32, 32, 3), 128, np.uint8)
+    assert distortions.noise(4.0)(grey, RNG(3)).std() == pytest.approx(4.0, rel=0.02)
+    point = grey.copy()
+    point[:, :, 16, 16] = 255
+    spread = distortions.blur(1.0)(point, RNG(3))[0, 0, :, :, 0].astype(float) - 128
+    rows = np.arange(32) - 16
+    assert (spread.sum(1) @ rows**2) / spread.sum() == pytest.approx(1.0, rel=0.15)  # the variance of the blur
+
+
+@pytest.fixture(scope="module")
+def sets():
+    """Two vectors of each of 128 clips; one rung shifts them, one does nothing and one swaps the two of a clip."""
+    rng, number = RNG(4), grid.NUM_CLIPS
+    reference, undistorted = rng.normal(size=(2, 2 * number, 3))
+    swapped = undistorted.reshape(number, 2, 3)[:, ::-1].reshape(-1, 3)
+    return {
+        "reference": reference,
+        "undistorted": undistorted,
+        "shifted": undistorted + np.array([0.5, 0, 0]),
+        "same": undistorted + 1e-12,
+        "swapped": swapped,
+    }
+
+
+@pytest.mark.feature("M3", "M4")
+@pytest.mark.parametrize("metric", ["fvd", "kvd"])
+def test_planted_answers(metric, sets):
+    found = {(row["rung"], row["clips"]): row for row in answers.answers(metric, sets)}
+    assert found["shifted", 128]["answer"] == "above"
+    assert found["same", 128]["answer"] == found["swapped", 128]["answer"] == "floor"
+    if metric == "fvd":  # the Frechet distance of a shift is its square, beside what the means of the samples add
+        sample = {name: sets[name].mean(0) for name in ("undistorted", "reference")}
+        apart = sample["undistorted"] - sample["reference"]
+        expected = 0.25 + 2 * 0.5 * apart[0]
+        assert found["shifted", 128]["difference"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_table_shows_what_was_seen_and_what_was_not_as_stated():
+    rows = []
+    for metric in grid.METRICS:
+        for rung in grid.rungs(grid.SOURCES["shapes"]):
+            for number in grid.NUMBERS:
+                sees = rung == "blur 1" and number >= 64
+                rows.append(
+                    {"metric": metric, "rung": rung, "clips": number, "value": 3.0, "floor": 1.0, "difference": 2.0}
+                    | {"standard_error": 0.5 if sees else 1.5, "answer": "above" if sees else "floor"}
+                )
+    environment = {"versions": {"jax": "0"}, "code": {"commit": "0123456789abcdef"}}
+    lines = tables.table({"source": "shapes", "environment": environment, "rows": rows}).splitlines()
+    cells = {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
+    assert cells["blur 1"].count("**+2 ± 0.5** (64)") == 4 and "stated" not in cells["blur 1"]
+    assert cells["freeze"].count("stated: above") == 3  # frames must not see it
+    assert "stated" not in cells["reverse"]
+    assert cells["the floor"].count("| 1 ") == 4
+
+
+def test_the_reversible_source_looks_the_same_backwards_and_the_other_does_not():
+    """In a trail the pixels behind an object are brighter than those before it; velocities of bouncing have no sign."""
+    asymmetry = {}
+    for name, source in grid.SOURCES.items():
+        some = source.clips("train")[:24].astype(float).mean(-1)
+        step = np.diff(some, axis=1)
+        asymmetry[name] = abs(np.mean(step**3)) / np.mean(np.abs(step) ** 3)
+    assert asymmetry["trails"] > 0.2 > 5 * asymmetry["shapes"]
