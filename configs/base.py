@@ -322,6 +322,16 @@ def _scores() -> ConfigDict:
     scores.batch_size = 8  # clips at a time that features are taken of, over all devices
     scores.preset = ""  # a published protocol that the scores must follow to the letter (vdm/metrics/protocol.py)
     scores.assumed = ()  # fields of it that its source does not give, for which the user answers
+
+    scores.likelihoods = ()  # bound | flow: bits/dim of held-out clips, and the bound's curve over log-SNR
+    scores.num_likelihood = 64  # clips of the validation split that they are taken of
+    scores.log_snr_min = -10.0  # between which the bound is taken, as far as the objective reaches
+    scores.log_snr_max = 10.0  # the flow starts here
+    scores.num_levels = 32  # of the bound, for every clip; and fixed log-SNRs of its curve
+    scores.flow = ConfigDict()
+    scores.flow.rtol = 1e-4  # and atol, of the solver
+    scores.flow.probes = 1  # of the divergence, random signs
+
     scores.plugin = ConfigDict()  # name -> see `plugin`: extractors from the user's own files
     return scores
 

@@ -14,6 +14,8 @@ from pathlib import PurePosixPath
 
 CORE = {"types", "diffusion", "tasks", "metrics", "nets", "data"}
 VERBS = {"train", "sample", "evaluate", "compare", "plan", "check", "publish", "verify", "__main__"}
+# what verbs share
+ROOMS_OF_VERBS = {"runtime", "records", "costs", "refusals", "build", "validation", "scoring", "likelihoods", "configs"}
 # room -> the rooms that it may import, besides itself
 ARROWS: dict[str, set[str]] = {
     "types": set(),
@@ -28,9 +30,13 @@ ARROWS: dict[str, set[str]] = {
     "refusals": CORE | {"runtime"},
     "build": CORE | {"runtime", "records", "refusals"},
     "scoring": CORE | {"runtime", "records", "build"},
+    "validation": CORE | {"runtime", "build"},
+    "likelihoods": CORE | {"runtime", "records", "build", "validation"},
     "configs": set(),
 } | {
-    room: CORE | {"runtime", "records", "costs", "refusals", "build", "scoring", "configs"} | VERBS
+    room: CORE
+    | {"runtime", "records", "costs", "refusals", "build", "scoring", "validation", "likelihoods", "configs"}
+    | VERBS
     for room in (*VERBS, "experiments")
 }
 ROOTS = {"vdm", "data", "configs", "experiments", "tests"}

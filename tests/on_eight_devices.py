@@ -11,7 +11,7 @@ import numpy as np
 
 from tests import tiny
 from tests.nets.tiny import randomised
-from vdm import build, check, evaluate, sample, scoring, train
+from vdm import build, check, sample, scoring, train, validation
 from vdm.metrics.features.extractor import Extractor
 from vdm.nets import sharding
 from vdm.runtime import mesh as meshes
@@ -105,7 +105,7 @@ def samples_and_validation_are_the_same_on_every_mesh():
         with jax.set_mesh(here.mesh):
             placed = jax.device_put(params, sharding.shardings(params, experiment.rules, here.mesh))
             clips.append(np.asarray(sample.make_sampler(here)(placed, np.arange(8))))
-            losses.append(evaluate.make_validation(here)(placed))
+            losses.append(validation.make_validation(here)(placed))
     assert np.ptp(clips[0]) > 0.5
     np.testing.assert_allclose(clips[1], clips[0], atol=1e-4 * np.abs(clips[0]).max())
     for name, row in losses[0].items():

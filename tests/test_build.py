@@ -17,7 +17,7 @@ from data import prepare, video_io
 from data.sources import Splits, moving_digits, simulated
 from tests import tiny
 from tests.nets.tiny import randomised
-from vdm import build, evaluate, sample, train
+from vdm import build, sample, train, validation
 from vdm.diffusion import targets, weightings
 from vdm.nets import blocks
 from vdm.nets.unet3d import UNet3DConfig, unet3d
@@ -312,7 +312,7 @@ def test_what_is_learned_beside_the_network_is_saved_and_goes_on(tmp_path):
     for name in ("linear", "inner", "bias", "outer"):
         assert np.abs(np.asarray(getattr(last, name)) - np.asarray(getattr(first, name))).max() > 1e-4, name
     assert (float(last.log_snr_min), float(last.log_snr_max)) == (-10.0, 10.0)
-    reached = jax.jit(build.schedules.log_snr)(last, experiment.validation_times_of(params))
+    reached = jax.jit(build.schedules.log_snr)(last, experiment.times_of(params, config.evaluation.log_snrs))
     np.testing.assert_allclose(reached, config.evaluation.log_snrs, atol=1e-3)
     # the sampler uses the numbers that were learned
     clips = [sample.make_sampler(experiment)(params | {"schedule": one}, np.arange(2)) for one in (last, first)]
@@ -327,9 +327,9 @@ def test_the_data_of_a_likelihood_lie_anywhere_in_their_bins():
     video = np.random.default_rng(0).integers(0, 256, (64, 4, 8, 8, 3), np.uint8)
     batch = {"video": jnp.asarray(video), "index": jnp.arange(64)}
     with jax.set_mesh(experiment.mesh):
-        x0 = np.asarray(evaluate.clean_clips(experiment, batch, jax.random.key(0)))
+        x0 = np.asarray(validation.clean_clips(experiment, batch, jax.random.key(0)))
         config.objective.dequantise = False
-        plain = np.asarray(evaluate.clean_clips(build.experiment(config), batch, jax.random.key(0)))
+        plain = np.asarray(validation.clean_clips(build.experiment(config), batch, jax.random.key(0)))
     u = (x0 + 1) * 128 - video
     assert u.min() > -1e-4 and u.max() < 1 + 1e-4
     distance = np.abs(np.sort(u.ravel()) - (np.arange(u.size) + 0.5) / u.size).max()

@@ -19,7 +19,7 @@ import pytest
 
 from data.sources import Splits
 from tests import eight_devices, tiny, toy_extractor
-from vdm import build, evaluate, sample, train
+from vdm import build, evaluate, sample, train, validation
 from vdm.metrics import frechet, moments
 from vdm.records import record
 from vdm.runtime import checkpoints, processes, watchdog, writers
@@ -203,7 +203,7 @@ def test_validation_is_on_held_out_clips_with_noise_that_stays(uninterrupted):
     config = tiny.get_config()
     experiment = build.experiment(config)
     params = saved_state(config, uninterrupted[0]).ema
-    validate = evaluate.make_validation(
+    validate = validation.make_validation(
         dataclasses.replace(experiment, splits=Splits(None, experiment.splits.validation))
     )
     losses = validate(params)

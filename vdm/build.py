@@ -9,9 +9,10 @@ in configs/base.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
@@ -46,8 +47,6 @@ class Model:
 
     Attributes:
       rules: where the network's parameters rest on the mesh.
-      validation_times: of the fixed log-SNRs at which validation losses are taken; between the steps of a chain too, so
-        that all objectives are compared at the same noise.
       frame_shape: (height, width, channels) of a frame.
       num_classes: None if the network is told no class.
     """
@@ -60,7 +59,6 @@ class Model:
     proposal: Proposal
     optimizer: Optimizer
     sampler: Sampler
-    validation_times: Float[Array, "levels"]
     frame_shape: tuple[int, int, int]
     num_classes: int | None
 
@@ -83,12 +81,17 @@ class Model:
             return self.objective
         return objectives.with_schedule(self.objective, schedules.between_fixed_ends(params["schedule"]))
 
-    def validation_times_of(self, params: Params) -> Float[Array, "levels"]:
-        """Where the schedule reaches the log-SNRs of the validation losses."""
-        if not self.learns_schedule:
-            return self.validation_times
-        log_snrs = jnp.array(self.config.evaluation.log_snrs)
-        return schedules.time_of_unchecked(self.objective_of(params).schedule, log_snrs)
+    def times_of(self, params: Params, log_snrs: Sequence[float]) -> Float[Array, "levels"]:
+        """Where the schedule reaches log-SNRs; between the steps of a chain too, so that all objectives are compared at
+        the same noise.
+
+        Raises:
+          ValueError: a schedule that is not learned does not reach one.
+        """
+        if self.learns_schedule:
+            return schedules.time_of_unchecked(self.objective_of(params).schedule, jnp.array(log_snrs))
+        with jax.ensure_compile_time_eval():
+            return schedules.time_of(self.objective.schedule, jnp.array(log_snrs))
 
     def predict(self, params: Params, condition: Condition, keys: ExampleKeys | None = None) -> Predict:
         """The network with its parameters, condition and frame positions bound. `keys` draw the dropout; None: none."""
@@ -160,6 +163,7 @@ def model(config: Config, mesh: Mesh, *, num_channels: int, num_classes: int | N
     parts = _network_parts(config, num_channels, num_classes)
     schedule = make_schedule(config.schedule)
     objective = make_objective(config.objective, schedule)
+    schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs))  # refuses levels that it does not reach
     return Model(
         config=config,
         mesh=mesh,
@@ -167,7 +171,6 @@ def model(config: Config, mesh: Mesh, *, num_channels: int, num_classes: int | N
         proposal=choose(PROPOSALS, config.objective.proposal, "objective.proposal"),
         optimizer=_optimizer(config.optimizer),
         sampler=_sampler(config, objective),
-        validation_times=schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs)),
         **parts,
     )
 

@@ -14,28 +14,17 @@ Example: python -m vdm evaluate --config=configs/demo.py --workdir=runs/shapes
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
-from jax.scipy.special import ndtr
-from jaxtyping import Array, Float, UInt8
 
-from data import pipeline
-from vdm import build, sample, scoring
-from vdm.diffusion import bound, objectives
-from vdm.diffusion.objectives import Losses
+from vdm import build, likelihoods, sample, scoring, validation
 from vdm.records import identity, record, statistics
 from vdm.records.record import Metric, Record
-from vdm.runtime import distributed, random, watchdog
-from vdm.runtime import mesh as meshes
-from vdm.runtime.random import Purpose
-from vdm.types import Condition, Config, Key, Params, Video
+from vdm.runtime import distributed, watchdog
+from vdm.types import Config
 
 OPTIONS = (("checkpoint_step", 0, "of the checkpoint; 0: the newest"),)
 VALID = "valid clips"  # the metric that arms are compared by
@@ -75,7 +64,7 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -
     since = time.monotonic()
     with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:
         with jax.set_mesh(experiment.mesh):
-            losses = make_validation(experiment, dog.beat)(params)
+            losses = validation.make_validation(experiment, dog.beat)(params)
         scored_clips = config.scores.num_samples * config.scores.repeats if measures else 0
         draw = sample.make_draw(experiment, dog.beat)
         drawn = draw(params, max(config.evaluation.num_samples, scored_clips))
@@ -84,8 +73,9 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -
             *oracle_metrics(experiment, clips),
             *scoring.score(experiment, measures, drawn[:scored_clips], dog.beat),
         )
-    levels = {name: tuple(points) for name, points in losses.items()}
-    scored = dataclasses.replace(before, level_losses=levels, metrics=metrics, evaluated_step=step)
+        bits, curve = likelihoods.measure(experiment, params, dog.beat)
+    levels = {name: tuple(points) for name, points in losses.items()} | curve
+    scored = dataclasses.replace(before, level_losses=levels, metrics=(*metrics, *bits), evaluated_step=step)
     if identity.identity_hash(config) != before.identity_hash:
         print("The record is left as it is: this evaluation's config is not the run's own.")
         return scored
@@ -99,75 +89,6 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -
 def folder_of(workdir: epath.PathLike, step: int) -> epath.Path:
     """Where the samples lie that the record's metrics were read from."""
     return sample.folder_of(workdir, step, "evaluation")
-
-
-def make_validation(
-    experiment: build.Experiment, beat: Callable[[], None] = lambda: None
-) -> Callable[[Params], dict[str, list[tuple[float, float]]]]:
-    """The function from parameters to the mean losses at every fixed level: name -> [(log_snr, loss)]; calls `beat`
-    after each batch.
-
-    Clips, noise and levels are the same in every call, for every network and every objective. The clips are the first
-    `config.evaluation.num_validation` of the validation split, or all where that is 0.
-    """
-    config, mesh = experiment.config, experiment.mesh
-    size = config.evaluation.batch_size
-    count = config.evaluation.num_validation or len(experiment.splits.validation)
-
-    @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
-    def losses_at(params: Params, batch: Mapping[str, Array]) -> Losses:
-        x0 = clean_clips(experiment, batch, random.key(config.seed, Purpose.VALIDATION_DEQUANTISATION))
-        noise_key = random.key(config.seed, Purpose.VALIDATION_NOISE)
-        noise = random.example_noise(noise_key, batch["index"], config.data.num_frames, experiment.frame_shape)
-        label = None if experiment.num_classes is None else batch["label"]
-        predict = experiment.predict(params, Condition(label))
-
-        def at(t: Float[Array, ""]) -> Losses:
-            t = jnp.broadcast_to(t, x0.shape[:2])
-            return objectives.loss(experiment.objective_of(params), predict, x0, noise, t)
-
-        return jax.lax.map(at, experiment.validation_times_of(params))
-
-    rows = meshes.batch_rows(mesh, size)
-    if not count:
-        return lambda params: {}  # a folder may keep all its videos for training
-
-    def validate(params: Params) -> dict[str, list[tuple[float, float]]]:
-        parts: dict[str, list[np.ndarray]] = {"loss": [], "x0_error": [], "noise_error": []}
-        for batch in pipeline.fixed(experiment.splits.validation, count, size):
-            held = len(batch["index"])
-            padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
-            padded["index"] = padded["index"].astype(np.int32)
-            losses = losses_at(params, meshes.global_batch(padded, mesh, size))
-            for name, part in parts.items():
-                part.append(np.asarray(getattr(losses, name), np.float64)[:, :held])
-            beat()
-        means = {name: np.concatenate(part, axis=1).mean(axis=1).tolist() for name, part in parts.items()}
-        return {
-            f"validation/{name}": list(zip(config.evaluation.log_snrs, mean, strict=True))
-            for name, mean in means.items()
-        }
-
-    return validate
-
-
-def clean_clips(experiment: build.Model, batch: Mapping[str, Array], key: Key) -> Video:
-    """x0 of a batch, laid out over the mesh: the 8-bit video in [-1, 1], with `config.objective.dequantise` at a random
-    point of each pixel's bin.
-    """
-    config, video = experiment.config, batch["video"]
-    if not config.objective.dequantise:
-        x0 = to_float(video)
-    else:
-        shape = config.data.num_frames, experiment.frame_shape
-        uniform = ndtr(random.example_noise(key, batch["index"], *shape))
-        x0 = bound.dequantised(video.astype(jnp.float32), uniform)
-    return jax.lax.with_sharding_constraint(x0, meshes.video_sharding(experiment.mesh))
-
-
-def to_float(video: UInt8[Array, "batch frames height width channels"]) -> Video:
-    """8-bit video as float32 in [-1, 1], on the device."""
-    return video.astype(jnp.float32) / 127.5 - 1.0
 
 
 def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[Metric, ...]:

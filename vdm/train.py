@@ -24,7 +24,7 @@ from etils import epath
 from jaxtyping import Array, Bool, Float, Int
 
 from data import pipeline, video_io
-from vdm import build, evaluate, sample
+from vdm import build, sample, validation
 from vdm.diffusion import objectives, schedules
 from vdm.diffusion.objectives import Losses, Objective
 from vdm.records import checks, identity, record
@@ -185,7 +185,7 @@ def make_step(experiment: build.Model) -> Callable[[TrainState, Window, Batch], 
 
         def losses_of(params: Params, examples: Any) -> tuple[Losses, LogSnr]:
             batch, u, label = examples
-            x0 = evaluate.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
+            x0 = validation.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
             noise = random.example_noise(key(Purpose.NOISE), batch["index"], num_frames, experiment.frame_shape)
             dropout = random.example_keys(key(Purpose.DROPOUT), batch["index"])
 
@@ -280,7 +280,7 @@ class Log:
         beat: Callable[[], None],
     ):
         self._experiment, self._folder = experiment, folder
-        self._validate = evaluate.make_validation(experiment, beat)
+        self._validate = validation.make_validation(experiment, beat)
         self._draw = sample.make_draw(experiment, beat)
         self._empty_window = jax.jit(Window.empty, out_shardings=meshes.replicated(experiment.mesh))
         self._writer = writers.Writer(folder, first_step=int(first.step))

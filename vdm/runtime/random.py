@@ -28,6 +28,10 @@ class Purpose(enum.IntEnum):
     SAMPLE_NOISE = 7  # what a stochastic sampler adds; the step is the sampler's
     DEQUANTISATION = 8  # where in its bin a pixel of a training clip lies
     VALIDATION_DEQUANTISATION = 9  # the same of a validation clip; use step 0
+    LIKELIHOOD_NOISE = 10  # of a held-out clip; the step is the level's index
+    LIKELIHOOD_LEVEL = 11  # where in its stratum a level lies; the step is its index
+    LIKELIHOOD_PROBE = 12  # of a divergence; the step is the probe's index
+    LIKELIHOOD_DEQUANTISATION = 13  # where in its bin a pixel of a held-out clip lies; use step 0
 
 
 def key(seed: int, purpose: Purpose, step: Int[Array, ""] | int = 0) -> Key:

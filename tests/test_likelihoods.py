@@ -1,0 +1,115 @@
+"""Bits per dimension against a density that is known, and the bound against the integral of its curve."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from vdm import build, likelihoods, validation
+from vdm.diffusion import bound, schedules
+from vdm.runtime import random
+from vdm.runtime.random import Purpose
+from vdm.types import Prediction
+
+VARIANCE = 0.6  # of the pixels that the network believes in
+NUM_CLIPS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class OfGaussianPixels:
+    """The exact network for independent pixels N(0, VARIANCE) on a variance-preserving schedule; its target is v."""
+
+    def init(self, key):
+        return {}
+
+    def apply(self, params, xt, log_snr, frame_index, condition, *, keys=None):
+        alpha, sigma = (jnp.sqrt(jax.nn.sigmoid(sign * log_snr))[..., None, None, None] for sign in (1, -1))
+        x0 = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2) * xt
+        return Prediction(alpha * (xt - alpha * x0) / sigma - sigma * x0)
+
+
+def experiment_of(**scores):
+    config = tiny.get_config()
+    config.scores.update({"likelihoods": ("bound", "flow"), "num_likelihood": NUM_CLIPS, "num_levels": 128} | scores)
+    return build.experiment(config)
+
+
+def exact(dequantise=True, num_clips=NUM_CLIPS):
+    config = tiny.get_config()
+    config.data.moving_shapes.num_validation = num_clips
+    config.objective.dequantise = dequantise
+    config.scores.update(likelihoods=("bound", "flow"), num_likelihood=num_clips, num_levels=128)
+    config.scores.flow.probes = 4
+    return dataclasses.replace(build.experiment(config), network=OfGaussianPixels())
+
+
+def dequantised(experiment):
+    shape = experiment.config.data.num_frames, experiment.frame_shape
+    key = random.key(experiment.config.seed, Purpose.LIKELIHOOD_DEQUANTISATION)
+    uniform = jax.scipy.special.ndtr(random.example_noise(key, jnp.arange(NUM_CLIPS), *shape))
+    videos = jnp.stack([jnp.asarray(experiment.splits.validation[i]["video"], jnp.float32) for i in range(NUM_CLIPS)])
+    return np.asarray(bound.dequantised(videos, uniform), np.float64)
+
+
+@pytest.mark.feature("O13", "O14")
+@pytest.mark.parametrize("route", ["bound", "flow"])
+def test_both_routes_give_the_density_of_gaussian_pixels(route):
+    """The exact network's process is the reverse of the forward one, so its bound is tight for every single clip."""
+    experiment = exact()
+    make = {"bound": likelihoods.make_bound, "flow": likelihoods.make_flow}[route]
+    found = likelihoods.over_clips(experiment, make(experiment, {}), {})
+    x = dequantised(experiment)
+    nats = 0.5 * (x**2 / VARIANCE + math.log(2 * math.pi * VARIANCE))
+    expected = nats.mean(axis=(1, 2, 3, 4)) / math.log(2) + 7
+    assert np.ptp(expected) > 0.01, "clips differ, or nothing is tested"
+    # what is random of the bound is mostly the decoder's noise, of standard deviation sqrt(D/2)/(D ln 2) = 0.037 bits
+    clips, mean = {"bound": (0.16, 0.04), "flow": (0.005, 0.002)}[route]
+    np.testing.assert_allclose(found, expected, atol=clips)
+    assert found.mean() == pytest.approx(expected.mean(), abs=mean)
+
+
+@pytest.mark.feature("O13", "O20")
+def test_the_bound_is_the_integral_of_its_curve_with_both_ends():
+    # Both routes draw noise of their own; the curve's is the same at all levels, so that its integral strays by
+    # sqrt(2 / (clips x D)) = 0.3 %.
+    experiment = exact(dequantise=False, num_clips=256)
+    measured = likelihoods.over_clips(experiment, likelihoods.make_bound(experiment, {}), {}).mean()
+    curve = np.array(likelihoods.curve(experiment, {}))
+    low, high = likelihoods.log_snr_range(experiment)
+    inside = np.trapezoid(curve[:, 1], curve[:, 0])
+    inside += curve[0, 1] * (curve[0, 0] - low) + curve[-1, 1] * (high - curve[-1, 0])
+    videos = np.stack([experiment.splits.validation[i]["video"] for i in range(256)])
+    x0 = validation.to_float(jnp.asarray(videos))
+    prior = bound.prior_kl(experiment.objective.schedule, x0, experiment.objective.noise_prior)
+    std = np.exp(-high / 2)
+    z = x0 + std * jax.random.normal(jax.random.key(1), x0.shape)
+    ends = float(jnp.mean(prior + bound.nearest_level(x0, z, jnp.full((1, 1, 1, 1, 1), std)).sum(axis=1)))
+    assert measured == pytest.approx(inside + ends / (x0[0].size * math.log(2)), rel=0.01)
+
+
+def test_the_curve_is_blank_where_the_objective_does_not_reach():
+    experiment = experiment_of(log_snr_min=-12.0, log_snr_max=12.0, num_levels=25)
+    schedule = experiment.objective.schedule
+    low, high = (
+        float(schedules.log_snr(schedule, jnp.array(t))) for t in (1.0, experiment.config.objective.times.uniform.min)
+    )
+    experiment = dataclasses.replace(experiment, network=OfGaussianPixels())
+    reached = [log_snr for log_snr, _ in likelihoods.curve(experiment, {})]
+    assert reached == [log_snr for log_snr in range(-12, 13) if low <= log_snr <= high]
+    assert reached[0] == -10 and reached[-1] == 9
+
+
+def test_a_run_is_told_what_was_measured_and_how():
+    experiment = exact()
+    metrics, curves = likelihoods.measure(experiment, {})
+    assert [metric.name for metric in metrics] == ["bits/dim (bound)", "bits/dim (flow)"]
+    for metric in metrics:
+        assert metric.low < metric.value < metric.high and metric.higher_is_better is False
+        assert metric.protocol["data"] == "dequantised" and metric.protocol["clips"] == NUM_CLIPS
+    assert len(curves[likelihoods.CURVE]) > 100
+    with pytest.raises(ValueError, match=r"config.scores.likelihoods is 'elbo'; it must be one of: bound, flow"):
+        likelihoods.measure(experiment_of(likelihoods=("elbo",)), {})

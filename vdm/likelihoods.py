@@ -1,0 +1,187 @@
+"""Bits per dimension of a network on held-out clips: by the bound, by the flow, and where along log-SNR they lie.
+
+    bound  the continuous bound (Kingma et al. 2021) between two log-SNRs, with what is left at both ends
+    flow   the density that the probability-flow ODE gives (Song et al. 2021), of dequantised clips
+
+A network that was trained with `config.objective.dequantise` is asked for the density of dequantised clips by both; any
+other one is asked by the bound for the probability of the 8-bit clips themselves. Clips, noise and levels are the same
+for every network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr
+from jaxtyping import Array, Float, Float64
+
+from data import pipeline
+from vdm import build, validation
+from vdm.diffusion import bound, likelihood, objectives, schedules
+from vdm.diffusion.times import LogSnrUniform
+from vdm.records import statistics
+from vdm.records.record import Metric
+from vdm.runtime import mesh as meshes
+from vdm.runtime import random
+from vdm.runtime.random import Purpose
+from vdm.types import Condition, Denoiser, Params
+
+CURVE = "bits/dim per log-SNR"
+TITLES = {"bound": "bits/dim (bound)", "flow": "bits/dim (flow)"}
+
+PerClip = Float64[np.ndarray, "clips"]
+OfBatch = Callable[[Params, Mapping[str, Array]], Float[Array, "batch"]]
+
+
+def measure(
+    experiment: build.Experiment, params: Params, beat: Callable[[], None] = lambda: None
+) -> tuple[tuple[Metric, ...], dict[str, tuple[tuple[float, float], ...]]]:
+    """The metrics that `config.scores.likelihoods` names, and with any of them the curve of the bound."""
+    options = experiment.config.scores
+    if not options.likelihoods:
+        return (), {}
+    made = {"bound": make_bound, "flow": make_flow}
+    metrics = []
+    for name in options.likelihoods:
+        of_batch = build.lookup(made, name, "scores.likelihoods")(experiment, params)
+        per_clip = over_clips(experiment, of_batch, params, beat)
+        interval = statistics.mean_of_few(per_clip)
+        protocol = _protocol(experiment, name)
+        metrics.append(Metric(TITLES[name], interval.estimate, interval.low, interval.high, "", False, protocol))
+    return tuple(metrics), {CURVE: curve(experiment, params, beat)}
+
+
+def log_snr_range(experiment: build.Model) -> tuple[float, float]:
+    """Those of `config.scores` as far as the objective's measure reaches: beyond it the network was never trained."""
+    options, objective = experiment.config.scores, experiment.objective
+    ends = jnp.array(objective.times.ends(objective.schedule))
+    high, low = np.asarray(schedules.log_snr(objective.schedule, ends), np.float64)
+    return max(options.log_snr_min, float(low)), min(options.log_snr_max, float(high))
+
+
+def curve(
+    experiment: build.Experiment, params: Params, beat: Callable[[], None] = lambda: None
+) -> tuple[tuple[float, float], ...]:
+    """(log_snr, bits per dimension and unit of log-SNR) at fixed log-SNRs common to all networks, within the range.
+
+    It is E |noise error|^2 / (2 D ln 2): the bound is its integral, with what is left at both ends.
+    """
+    options = experiment.config.scores
+    low, high = log_snr_range(experiment)
+    everywhere = np.linspace(options.log_snr_min, options.log_snr_max, options.num_levels)
+    within = [float(log_snr) for log_snr in everywhere if low <= log_snr <= high]
+    with jax.set_mesh(experiment.mesh):
+        losses = validation.make_validation(experiment, beat, within, options.num_likelihood)(params)
+    return tuple((log_snr, error / (2 * math.log(2))) for log_snr, error in losses["validation/noise_error"])
+
+
+def make_bound(experiment: build.Experiment, params: Params) -> OfBatch:
+    """Bits per dimension by the bound, one number a clip; every clip is seen at `config.scores.num_levels` levels."""
+    config = experiment.config
+    count = config.scores.num_levels
+    measure = LogSnrUniform(*log_snr_range(experiment))
+    is_density = config.objective.dequantise
+
+    def of_batch(params: Params, batch: Mapping[str, Array]) -> Float[Array, "batch"]:
+        index, objective = batch["index"], experiment.objective_of(params)
+
+        def noise(i: Array) -> Array:
+            key = random.key(config.seed, Purpose.LIKELIHOOD_NOISE, i)
+            return random.example_noise(key, index, config.data.num_frames, experiment.frame_shape)
+
+        def level(i: Array) -> Array:
+            return random.example_uniform(random.key(config.seed, Purpose.LIKELIHOOD_LEVEL, i), index)
+
+        rows = jnp.arange(count)
+        found = bound.continuous(
+            _denoiser(experiment, params, batch),
+            objective.schedule,
+            measure,
+            validation.clean_clips(experiment, batch, random.key(config.seed, Purpose.LIKELIHOOD_DEQUANTISATION)),
+            (rows[:, None] + jax.vmap(level)(rows)) / count,
+            noise,
+            decoder=bound.gaussian if is_density else bound.nearest_level,
+            noise_prior=objective.noise_prior,
+        )
+        size = math.prod((config.data.num_frames, *experiment.frame_shape))
+        bits = bound.bits_per_dim(found.total, size)
+        return bound.bits_per_dim_of_density(-found.total, size) if is_density else bits
+
+    return of_batch
+
+
+def make_flow(experiment: build.Experiment, params: Params) -> OfBatch:
+    """Bits per dimension by the flow, one number a clip, from the highest log-SNR of the range on."""
+    config, options = experiment.config, experiment.config.scores
+    shape = config.data.num_frames, experiment.frame_shape
+    start = float(experiment.times_of(params, log_snr_range(experiment)[1:])[0])
+
+    def of_batch(params: Params, batch: Mapping[str, Array]) -> Float[Array, "batch"]:
+        index, schedule = batch["index"], experiment.objective_of(params).schedule
+        uniform = ndtr(random.example_noise(random.key(config.seed, Purpose.LIKELIHOOD_DEQUANTISATION), index, *shape))
+        alpha = schedules.level(schedule, jnp.full((1, 1), start)).alpha[0, 0]
+
+        def signs(i: Array) -> Array:
+            return jnp.sign(random.example_noise(random.key(config.seed, Purpose.LIKELIHOOD_PROBE, i), index, *shape))
+
+        found = likelihood.log_prob(
+            _denoiser(experiment, params, batch),
+            schedule,
+            alpha * bound.dequantised(batch["video"].astype(jnp.float32), uniform),
+            t_min=start,
+            rtol=options.flow.rtol,
+            atol=options.flow.rtol,
+            noise_prior=experiment.objective.noise_prior,
+            probes=jax.vmap(signs)(jnp.arange(options.flow.probes)),
+        )
+        size = math.prod((shape[0], *shape[1]))
+        return bound.bits_per_dim_of_density(found.log_prob + size * jnp.log(alpha), size)
+
+    return of_batch
+
+
+def over_clips(
+    experiment: build.Experiment, of_batch: OfBatch, params: Params, beat: Callable[[], None] = lambda: None
+) -> PerClip:
+    """Of the first `config.scores.num_likelihood` clips of the validation split."""
+    options, mesh = experiment.config.scores, experiment.mesh
+    size = experiment.config.evaluation.batch_size
+    rows = meshes.batch_rows(mesh, size)
+    compiled = jax.jit(of_batch, out_shardings=meshes.replicated(mesh))
+    parts = []
+    with jax.set_mesh(mesh):
+        for batch in pipeline.fixed(experiment.splits.validation, options.num_likelihood, size):
+            held = len(batch["index"])
+            padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
+            padded["index"] = padded["index"].astype(np.int32)
+            parts.append(np.asarray(compiled(params, meshes.global_batch(padded, mesh, size)), np.float64)[:held])
+            beat()
+    return np.concatenate(parts)
+
+
+def _denoiser(experiment: build.Experiment, params: Params, batch: Mapping[str, Array]) -> Denoiser:
+    label = None if experiment.num_classes is None else batch["label"]
+    return objectives.denoiser(experiment.objective_of(params), experiment.predict(params, Condition(label)))
+
+
+def _protocol(experiment: build.Experiment, name: str) -> dict[str, Any]:
+    config, options = experiment.config, experiment.config.scores
+    low, high = log_snr_range(experiment)
+    return {
+        "metric": name,
+        "clips": options.num_likelihood,
+        "split": "validation",
+        "data": "dequantised" if name == "flow" or config.objective.dequantise else "8-bit",
+        "log_snr_min": low if name == "bound" else None,
+        "log_snr_max": high,
+        "num_levels": options.num_levels if name == "bound" else None,
+        "rtol": options.flow.rtol if name == "flow" else None,
+        "probes": options.flow.probes if name == "flow" else None,
+        "parameters": "average",
+        "seed": config.seed,
+    }
