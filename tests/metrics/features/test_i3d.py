@@ -15,8 +15,6 @@ from vdm.metrics.features import i3d, resize, weights
 # FVD of all 0 against all 255, of JunyaoHu's README (from StyleGAN-V's torchscript file; 15 frames: its older version).
 # The covariances are zero: this is about the features.
 PUBLISHED = {10: 569.23, 15: 134.24, 30: 151.26}
-# logits of 15 black frames in a public log of the TensorFlow graph (zhanganny/cal_FVD): the first and last three
-BLACK = (0.7422105, 2.829727, 0.39993525, -0.38092658, 0.65539014, -1.4021297)
 
 
 @functools.cache
@@ -44,7 +42,7 @@ def test_published_constants(num_frames):
 @pytest.mark.feature("M3")
 def test_published_logits():
     logits = black_and_white(15)[0]
-    np.testing.assert_allclose([*logits[:3], *logits[-3:]], BLACK, atol=2e-5)
+    np.testing.assert_allclose([*logits[:3], *logits[-3:]], i3d.BLACK_LOGITS, atol=2e-5)
 
 
 def test_the_layers_are_those_of_the_paper():

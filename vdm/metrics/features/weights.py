@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import io
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,24 @@ def read_checked(path: epath.PathLike, sha256: str) -> bytes:
     Raises:
       ValueError: there is no such file, or it has another hash.
     """
-    file = epath.Path(path)
-    if not file.exists():
-        raise ValueError(f"there is no file {path}")
-    content = file.read_bytes()
+    content = read(path)
     require_sha256(content, sha256, str(path))
     return content
+
+
+def read(path: epath.PathLike, max_bytes: float = math.inf) -> bytes:
+    """The content of a user's file.
+
+    Raises:
+      ValueError: there is no such file, or it has more than `max_bytes`.
+    """
+    file = epath.Path(path)
+    if not file.is_file():
+        raise ValueError(f"there is no file {path}")
+    length = file.stat().length
+    if length > max_bytes:
+        raise ValueError(f"{path} has {length} bytes; a file of weights has at most {max_bytes}")
+    return file.read_bytes()
 
 
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]
