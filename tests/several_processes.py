@@ -134,7 +134,7 @@ def scores(config: Config, workdir: Path) -> None:
     sample.main(config, str(workdir), num_clips=5, checkpoint_step=0, fps=8)
     extractor = toy_extractor.written(workdir.parent)
     toy_extractor.ask_for(config, *extractor, num_samples=20, num_real=20, split="train")
-    evaluate.main(config, str(workdir), checkpoint_step=0)
+    evaluate.main(config, str(workdir), checkpoint_step=0, i3d_weights="")
 
 
 def write_shards(place: Path, batch: train.Batch) -> None:

@@ -229,6 +229,16 @@ def test_evaluate_writes_losses_per_level_and_metrics_with_their_protocol(traine
     assert metrics["valid clips"]["protocol"]["sampler"]["name"] == "heun"
 
 
+def test_weights_of_i3d_are_refused_before_anything_is_drawn(trained, capsys, tmp_path):
+    """Where no metric would read them, where there are none, and where they are another network's."""
+    given = CONFIG, f"--workdir={trained}", f"--i3d_weights={tmp_path / 'i3d.pt'}"
+    assert "config.scores.metrics is (): fvd and kvd see clips with I3D" in refused(capsys, "evaluate", *given)
+    fvd = "--config.scores.metrics=('fvd',)"
+    assert f"there is no file {tmp_path / 'i3d.pt'}" in refused(capsys, "evaluate", *given, fvd)
+    shutil.copy("tests/metrics/features/torch_written/archive.pt", tmp_path / "i3d.pt")
+    assert "I3D has 58 convolutions and 57 batch norms" in refused(capsys, "evaluate", *given, fvd)
+
+
 def test_a_checkpoint_of_another_network_names_what_differs(trained, capsys):
     error = refused(capsys, "sample", CONFIG, f"--workdir={trained}", "--config.network.unet3d.channels=16")
     assert "network.unet3d.channels: 8 -> 16" in error

@@ -240,11 +240,14 @@ class Measure:
     distance: scores.Distance
 
 
-def measures(config: Config) -> tuple[Measure, ...]:
+def measures(config: Config, i3d_weights: str = "") -> tuple[Measure, ...]:
     """The scores of `config.scores.metrics`; weights are read for those alone.
 
+    Args:
+      i3d_weights: a PyTorch file to read I3D from; empty: the package's is.
+
     Raises:
-      ValueError: a name that is in no table, or an extractor whose file is not there.
+      ValueError: a name that is in no table, or an extractor whose file is not there or another one.
     """
     options = config.scores
     clash = sorted(set(options.plugin) & set(METRICS))
@@ -252,7 +255,13 @@ def measures(config: Config) -> tuple[Measure, ...]:
         raise ValueError(
             f"config.scores.plugin names {', '.join(clash)}, which is a metric's name already; take another"
         )
-    extractors = {make: make() for name, (_, make, _) in METRICS.items() if name in options.metrics}
+    makers = dict.fromkeys(make for name, (_, make, _) in METRICS.items() if name in options.metrics)
+    if i3d_weights and extractor.i3d_kinetics not in makers:
+        raise ValueError(
+            f"--i3d_weights={i3d_weights} is given, and config.scores.metrics is {tuple(options.metrics)}: fvd and kvd "
+            "see clips with I3D. Add one of them, or leave the option out"
+        )
+    extractors = {make: make(i3d_weights) if make is extractor.i3d_kinetics else make() for make in makers}
 
     def measure(name: str) -> Measure:
         if name in METRICS:

@@ -26,14 +26,17 @@ from vdm.records.record import Metric, Record
 from vdm.runtime import distributed, watchdog
 from vdm.types import Config
 
-OPTIONS = (("checkpoint_step", 0, "of the checkpoint; 0: the newest"),)
+OPTIONS = (
+    ("checkpoint_step", 0, "of the checkpoint; 0: the newest"),
+    ("i3d_weights", "", "of I3D for fvd and kvd: i3d_pretrained_400.pt or i3d_torchscript.pt; empty: the package's"),
+)
 VALID = "valid clips"  # the metric that arms are compared by
 DIRECTIONS = "direction total variation"
 FPS = 8  # of the sample files
 
 
-def main(config: Config, workdir: str, *, checkpoint_step: int) -> int:
-    done = evaluate(config, workdir, checkpoint_step or None)
+def main(config: Config, workdir: str, *, checkpoint_step: int, i3d_weights: str) -> int:
+    done = evaluate(config, workdir, checkpoint_step or None, i3d_weights)
     for name, losses in done.level_losses.items():
         print(f"{name}: " + ", ".join(f"{log_snr:g}: {loss:.4g}" for log_snr, loss in losses))
     for metric in done.metrics:
@@ -47,18 +50,18 @@ def _worth(metric: Metric) -> str:
     return floor if metric.at_infinity is None else f"{floor}; at infinitely many samples: {metric.at_infinity:.4g}"
 
 
-def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None) -> Record:
+def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i3d_weights: str = "") -> Record:
     """Scores a checkpoint and returns the run's record with the scores in it, which is also written.
 
     Raises:
-      ValueError: no record or checkpoint of this config in the work directory.
+      ValueError: no record or checkpoint of this config in the work directory, or weights as in `build.measures`.
     """
     before = record.read(workdir)
     if before is None:
         raise ValueError(
             f"{workdir} holds no record.json; train first: python -m vdm train --config=... --workdir={workdir}"
         )
-    measures = build.measures(config)
+    measures = build.measures(config, i3d_weights)
     experiment, params, step = sample.restore(config, workdir, step)
     scoring.check(config, experiment, measures)
     since = time.monotonic()
