@@ -311,7 +311,7 @@ def _evaluation() -> ConfigDict:
 def _scores() -> ConfigDict:
     scores = ConfigDict()
     scores.metrics = ()  # fvd | kvd | frame_frechet | motion | names of `scores.plugin`; those need at least 20 clips,
-    #   the first two at least 9 frames and the weights in requirements/metrics.txt
+    #   the first two at least 9 frames and the weights in requirements/metrics.txt, or evaluate's --i3d_weights
     scores.num_samples = 2048  # clips of the model
     scores.num_real = 2048  # clips of the data that they are held against; as many others for the floor
     scores.repeats = 1  # independent sets of samples, over which a score is averaged
