@@ -75,6 +75,7 @@ def archive(pickle, records=None, *, compression=zipfile.ZIP_STORED, rest=None):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as members:
         members.writestr("some/data.pkl", b"\x80\x02" + pickle + b".")
+        members.writestr("some/version", b"3\n")
         for key, record in (records or {}).items():
             members.writestr(f"some/data/{key}", record)
         for name, content in (rest or {}).items():
