@@ -121,12 +121,17 @@ class _TrainingBatches:
         return _stack([self._example(number) for number in numbers], numbers)
 
     def _example(self, number: int) -> Example:
-        length = self.overfit or len(self.source)
-        epoch, place = divmod(number, length)
-        clip = int(_permutation(self.seed, epoch, length)[place])
+        clip = clip_of(self.source, self.seed, number, self.overfit)
         if self.overfit:
             return self.source[clip]
         return self.source.example(clip, np.random.default_rng((self.seed, CHOICES, number)))
+
+
+def clip_of(source: Source, seed: int, number: int, overfit: int = 0) -> int:
+    """The index in the split of example `number` of a run; see `batches`."""
+    length = overfit or len(source)
+    epoch, place = divmod(number, length)
+    return int(_permutation(seed, epoch, length)[place])
 
 
 @functools.lru_cache(maxsize=4)

@@ -15,7 +15,8 @@ from pathlib import PurePosixPath
 CORE = {"types", "diffusion", "tasks", "metrics", "nets", "data"}
 VERBS = {"train", "sample", "evaluate", "compare", "plan", "check", "publish", "verify", "__main__"}
 # what verbs share
-ROOMS_OF_VERBS = {"runtime", "records", "costs", "refusals", "build", "validation", "scoring", "likelihoods", "configs"}
+SHARED = {"validation", "steps", "forensics", "scoring", "likelihoods"}
+ROOMS_OF_VERBS = {"runtime", "records", "costs", "refusals", "build", "configs"} | SHARED
 # room -> the rooms that it may import, besides itself
 ARROWS: dict[str, set[str]] = {
     "types": set(),
@@ -31,6 +32,8 @@ ARROWS: dict[str, set[str]] = {
     "build": CORE | {"runtime", "records", "refusals"},
     "scoring": CORE | {"runtime", "records", "build"},
     "validation": CORE | {"runtime", "build"},
+    "steps": CORE | {"runtime", "build", "validation"},
+    "forensics": CORE | {"runtime", "records", "build", "steps"},
     "likelihoods": CORE | {"runtime", "records", "build", "validation"},
     "configs": set(),
 } | {

@@ -11,7 +11,7 @@ import numpy as np
 
 from tests import tiny
 from tests.nets.tiny import randomised
-from vdm import build, check, sample, scoring, train, validation
+from vdm import build, check, sample, scoring, steps, validation
 from vdm.metrics.features.extractor import Extractor
 from vdm.nets import sharding
 from vdm.runtime import mesh as meshes
@@ -56,11 +56,11 @@ def one_step(mesh, num_microbatches=1, remat="none"):
         )
         places = jax.tree.map(lambda leaf: leaf.sharding, begun.params)
         begun = dataclasses.replace(begun, params=jax.device_put(randomised(begun.params), places))
-        batches = train.device_batches(experiment, 0)
+        batches = steps.device_batches(experiment, 0)
         window = jax.device_put(Window.empty(), meshes.replicated(mesh))
         batch = next(batches)
         batches.close()
-        program = train.make_step(experiment).lower(begun, window, batch).compile(QUICKLY)
+        program = steps.make_step(experiment).lower(begun, window, batch).compile(QUICKLY)
         after, window = program(begun, window, batch)
     return after, window.scalars(), program.as_text()
 

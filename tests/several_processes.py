@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from tests import tiny, toy_extractor
-from vdm import build, evaluate, sample, train
+from vdm import build, evaluate, sample, steps, train
 from vdm.runtime import checkpoints, distributed, random, watchdog
 from vdm.runtime.random import Purpose
 from vdm.types import Config
@@ -112,7 +112,7 @@ def after_that(workdir: Path) -> int:
     done = max(checkpoints.saved_steps(workdir / "checkpoints"))
     whole(workdir, done + AFTER)
     experiment = build.experiment(config_of(done))
-    batches = train.device_batches(experiment, done)
+    batches = steps.device_batches(experiment, done)
     for step in range(2):
         write_shards(workdir / f"batch_{step}", next(batches))
     batches.close()
@@ -137,7 +137,7 @@ def scores(config: Config, workdir: Path) -> None:
     evaluate.main(config, str(workdir), checkpoint_step=0, i3d_weights="")
 
 
-def write_shards(place: Path, batch: train.Batch) -> None:
+def write_shards(place: Path, batch: steps.Batch) -> None:
     """What this process holds of a batch, and of the noise that is drawn for it, with where it lies in the whole."""
     key = random.key(0, Purpose.NOISE, 7)
     noise = jax.jit(lambda index: random.example_noise(key, index, 4, (8, 8, 3)))(batch["index"])
@@ -163,7 +163,7 @@ def one_process(workdir: Path) -> int:
     done = max(checkpoints.saved_steps(two / "checkpoints"))
     config = config_of(done)
     workdir.mkdir()
-    batches = train.device_batches(build.experiment(config), done - AFTER)
+    batches = steps.device_batches(build.experiment(config), done - AFTER)
     for step in range(2):
         write_shards(workdir / f"batch_{step}", next(batches))
     batches.close()

@@ -63,7 +63,7 @@ def test_a_wrong_sum_over_microbatches_is_seen(monkeypatch):
         "microbatches",
         lambda batch, count: jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:])[:1].repeat(count, 0), batch),
     )
-    found = {each.name: each for each in check.steps(twin(), one_device(), check.first_params(twin()))}
+    found = {each.name: each for each in check.ways_of_a_step(twin(), one_device(), check.first_params(twin()))}
     assert not found["microbatches = whole batch"].passed
     assert found["blocks computed again = kept"].passed
 

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from tests import tiny
-from vdm import __main__, build, plan, train
+from vdm import __main__, build, plan, steps, train
 from vdm.costs import chips, jaxpr, page, program
 from vdm.nets.remat import REMAT
 from vdm.runtime import mesh as meshes
@@ -28,7 +28,7 @@ def test_the_step_is_that_of_train_and_its_arguments_rest_where_training_puts_th
     experiment = build.experiment(config)
     with jax.set_mesh(experiment.mesh):
         real_state, _ = train.start(experiment, train.epath.Path("nowhere"))
-        batches = train.device_batches(experiment, 0)
+        batches = steps.device_batches(experiment, 0)
         real_batch = next(batches)
         batches.close()
         after, _ = step(real_state, train.Window.empty(), real_batch)

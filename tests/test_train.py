@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import signal
 import subprocess
@@ -17,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data import pipeline
 from data.sources import Splits
 from tests import eight_devices, tiny, toy_extractor
-from vdm import build, evaluate, sample, train, validation
+from vdm import build, evaluate, forensics, sample, steps, train, validation
 from vdm.metrics import frechet, moments
 from vdm.records import record
 from vdm.runtime import checkpoints, processes, watchdog, writers
@@ -194,7 +196,7 @@ def test_overfitting_sees_the_first_eight_clips_only_and_all_of_them():
     config.data.overfit = 8
     experiment = build.experiment(config)
     first = {experiment.splits.train[index]["video"].tobytes() for index in range(8)}
-    with contextlib.closing(train.device_batches(experiment, 0)) as batches:
+    with contextlib.closing(steps.device_batches(experiment, 0)) as batches:
         seen = [np.asarray(next(batches)["video"]) for _ in range(3)]
     assert {clip.tobytes() for batch in seen for clip in batch} == first
 
@@ -218,11 +220,11 @@ def test_labels_are_dropped_as_often_as_configured():
     experiment = build.experiment(config)
     batch = {"label": jnp.arange(10_000) % experiment.num_classes}
     u = jnp.asarray(np.random.default_rng(0).random(10_000, np.float32))
-    label = np.asarray(train.drop_labels(experiment, batch, u))
+    label = np.asarray(steps.drop_labels(experiment, batch, u))
     dropped = label == experiment.num_classes
     np.testing.assert_array_equal(label[~dropped], batch["label"][~dropped])
     assert abs(dropped.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 10_000)
-    assert train.drop_labels(build.experiment(tiny.get_config()), batch, u) is None
+    assert steps.drop_labels(build.experiment(tiny.get_config()), batch, u) is None
 
 
 FULL_DISK = """
@@ -270,7 +272,7 @@ def test_it_overfits_eight_clips(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     config = tiny.get_config()
-    config.optimizer.update(learning_rate=1e18, warmup_steps=0)
+    config.optimizer.update(learning_rate=1e25, warmup_steps=0)
     config.run.checkpoint_every_steps = 1
     with pytest.raises(FloatingPointError, match=r"not finite in step 1; the last good checkpoint is step 1"):
         train.train(config, tmp_path)
@@ -278,11 +280,47 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.feature("R9")
+def test_a_step_that_fails_leaves_what_it_saw_and_can_be_done_again(tmp_path, capsys):
+    config = tiny.get_config()
+    config.optimizer.update(learning_rate=1e25, warmup_steps=0)
+    config.run.checkpoint_every_steps = 0  # the steps before it must be done again as well
+    with pytest.raises(forensics.NotFiniteError, match="not finite in step 1; there is no checkpoint yet"):
+        train.main(config, str(tmp_path), overfit=0)
+    assert "--replay_step=1 does it again" in capsys.readouterr().out
+    text = (tmp_path / forensics.FILE_NAME).read_text()
+    found = json.loads(text)
+    assert (found["step"], found["replayed_from"], found["seed"]) == (1, 0, config.seed)
+    # the examples are those that the run was given in that step
+    experiment = build.experiment(config)
+    with contextlib.closing(steps.device_batches(experiment, 1)) as batches:
+        given = np.asarray(next(batches)["index"]).tolist()
+    assert sorted(row["example"] for row in found["examples"]) == given
+    for row in found["examples"]:
+        clip = experiment.splits.train[row["clip"]]["video"]
+        assert any((clip == other).all() for other in pipeline_clips(config, 1))
+        assert row["loss"] is None and row["log_snr"] is not None
+    broken = [row for row in found["layers"] if row["gradient"]["not_finite"]]
+    assert broken and found["layers"][: len(broken)] == broken
+    assert max(abs(row["parameters"]["max"]) for row in found["layers"]) > 1e15  # what the first step made of them
+    (tmp_path / forensics.FILE_NAME).unlink()
+    assert train.main(config, str(tmp_path), overfit=0, replay_step=1) == 0
+    assert (tmp_path / forensics.FILE_NAME).read_text() == text
+
+
+def pipeline_clips(config, step):
+    """The clips of a step of training."""
+    source = build.experiment(config).splits.train
+    batches = pipeline.batches(source, config.seed, config.data.batch_size, start_step=step)
+    with contextlib.closing(batches):
+        return next(batches)["video"]
+
+
 @pytest.mark.feature("R8")
 def test_no_copy_from_the_host_hides_in_a_step(tmp_path, monkeypatch):
     """On a CPU only the way to the device can be seen."""
-    monkeypatch.setattr(train, "device_batches", lambda *_: (batch for batch in [{}]))
-    monkeypatch.setattr(train, "make_step", lambda _: lambda state, window, batch: (state, jnp.add(np.ones(3), 1)))
+    monkeypatch.setattr(steps, "device_batches", lambda *_: (batch for batch in [{}]))
+    monkeypatch.setattr(steps, "make_step", lambda _: lambda state, window, batch: (state, jnp.add(np.ones(3), 1)))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         train.train(tiny.get_config(), tmp_path)
 

@@ -27,7 +27,7 @@ from etils import epath
 from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import PyTree
 
-from vdm import build, train
+from vdm import build, steps
 from vdm.nets.unet3d import SCANNED
 from vdm.records import checks, environment, schema
 from vdm.records.checks import Check, Checks
@@ -73,7 +73,7 @@ def check(config: Config, workdir: epath.PathLike) -> Checks:
     with jax.default_matmul_precision("highest"):  # a TPU's float32 product is one of bfloat16 else
         params = first_params(twin)
         found = (
-            *steps(twin, mesh, params),
+            *ways_of_a_step(twin, mesh, params),
             saved(twin, mesh, params, folder),
             *noise(model),
             image_mode(twin, mesh, params),
@@ -117,7 +117,7 @@ def _narrow_unet(config: Config, mesh: Mesh | AbstractMesh) -> None:
 _NARROW: dict[str, Callable[[Config, Mesh | AbstractMesh], None]] = {"unet3d": _narrow_unet}
 
 
-def steps(twin: Config, mesh: Mesh, params: Params) -> tuple[Check, ...]:
+def ways_of_a_step(twin: Config, mesh: Mesh, params: Params) -> tuple[Check, ...]:
     """The gradient of one step in several ways, each against the step on the mesh in float32."""
     here = gradient(twin, mesh, params)
     again = gradient(_with(twin, remat="blocks"), mesh, params)
@@ -150,7 +150,7 @@ def gradient(config: Config, mesh: Mesh, params: Params) -> PyTree[np.ndarray]:
     model = dataclasses.replace(_model(config, mesh), optimizer=_KEEPS_GRADIENT)
     with jax.set_mesh(mesh):
         window = jax.device_put(Window.empty(), meshes.replicated(mesh))
-        after, _ = train.make_step(model)(_state(model, params), window, _batch(model))
+        after, _ = steps.make_step(model)(_state(model, params), window, _batch(model))
         kept: Any = after.opt_state
         return jax.tree.map(np.asarray, _whole(kept.trace, mesh))
 
@@ -187,7 +187,7 @@ def _state(model: build.Model, params: Params) -> TrainState:
     return jax.device_put(begun, jax.tree.map(lambda leaf: leaf.sharding, abstract))
 
 
-def _batch(model: build.Model) -> train.Batch:
+def _batch(model: build.Model) -> steps.Batch:
     data = model.config.data
     generator = np.random.default_rng(1)
     whole = {

@@ -29,7 +29,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from vdm import build, refusals, train
+from vdm import build, refusals, steps
 from vdm.costs import child, chips, estimate, hlo, jaxpr, page, program
 from vdm.costs.chips import Topology
 from vdm.costs.estimate import Estimate, Facts
@@ -250,7 +250,7 @@ def _traced(config: Config, data: Data) -> Any:
 
 
 def step_of(model: build.Model) -> tuple[Any, tuple[Any, ...]]:
-    """The step of `train.make_step` and its abstract arguments: state, window and batch in their resting places."""
+    """The step of `steps.make_step` and its abstract arguments: state, window and batch in their resting places."""
     config, everywhere = model.config, meshes.replicated(model.mesh)
     window = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), jax.eval_shape(Window.empty)
@@ -263,7 +263,7 @@ def step_of(model: build.Model) -> tuple[Any, tuple[Any, ...]]:
         name: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=place)
         for name, (shape, dtype) in rows.items()
     }
-    return train.make_step(model), (model.abstract_state(), window, batch)
+    return steps.make_step(model), (model.abstract_state(), window, batch)
 
 
 def compile_step(config: Config, topology: Topology, axes: dict[str, int], data: Data) -> dict[str, Any]:

@@ -13,20 +13,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from clu import parameter_overview
 from etils import epath
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool
 
-from data import pipeline, video_io
-from vdm import build, sample, validation
-from vdm.diffusion import objectives, schedules
-from vdm.diffusion.objectives import Losses, Objective
+from data import video_io
+from vdm import build, forensics, sample, steps, validation
+from vdm.diffusion import objectives
 from vdm.records import checks, identity, record
 from vdm.records.record import Record
 from vdm.runtime import checkpoints, distributed, processes, random, state, watchdog, writers
@@ -34,10 +31,11 @@ from vdm.runtime import mesh as meshes
 from vdm.runtime.progress import Progress
 from vdm.runtime.random import Purpose
 from vdm.runtime.state import TrainState
-from vdm.runtime.step import NO_STEP, Window, train_step
-from vdm.types import Condition, Config, Key, LogSnr, Params
+from vdm.runtime.step import NO_STEP, Window
+from vdm.types import Config, Params
 
 OPTIONS = (
+    ("replay_step", -1, "do this step of a run (from 0) again, and write what it sees to DIR/failure.json; -1: train"),
     (
         "overfit",
         0,
@@ -45,13 +43,34 @@ OPTIONS = (
         "--config.data.overfit=N",
     ),
 )
-Batch = Mapping[str, Array]
 
 
-def main(config: Config, workdir: str, *, overfit: int) -> int:
+def main(config: Config, workdir: str, *, overfit: int, replay_step: int = -1) -> int:
     if overfit:
         config.data.overfit = overfit
-    return 0 if train(config, workdir).status == "finished" else processes.STOPPED
+    if replay_step >= 0:
+        print(f"what step {replay_step} sees: {replay(config, workdir, replay_step)}")
+        return 0
+    try:
+        return 0 if train(config, workdir).status == "finished" else processes.STOPPED
+    except forensics.NotFiniteError as error:
+        path = replay(config, workdir, error.step)
+        print(
+            f"{path} tells what step {error.step} saw; the same command with --replay_step={error.step} does it again"
+        )
+        raise
+
+
+def replay(config: Config, workdir: epath.PathLike, step: int) -> epath.Path:
+    """Does a step of a run again and returns the file that tells what it saw.
+
+    Raises:
+      ValueError: the work directory holds no record of this config.
+    """
+    folder = epath.Path(workdir)
+    if record.read_same(folder, config) is None:
+        raise ValueError(f"{folder} holds no run: there is no step to do again. Train first, without --replay_step")
+    return forensics.leave(build.experiment(config), folder, step)
 
 
 def train(config: Config, workdir: epath.PathLike) -> Record:
@@ -60,7 +79,7 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
     Raises:
       ValueError: what cannot work, before any compute; a work directory of another run, or one without any checkpoint
         that is whole.
-      FloatingPointError: a loss or gradient that is not finite; names its step and the last checkpoint.
+      NotFiniteError: a loss or gradient that is not finite; names its step and the last checkpoint.
     """
     folder = epath.Path(workdir)
     before = record.read_same(folder, config)
@@ -84,8 +103,8 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
                 keep_every_steps=run.keep_every_steps,
             )
         )
-        advance = make_step(experiment)
-        batches = stack.enter_context(contextlib.closing(device_batches(experiment, first)))
+        advance = steps.make_step(experiment)
+        batches = stack.enter_context(contextlib.closing(steps.device_batches(experiment, first)))
         window = log.empty_window()
         for done in range(first + 1, run.num_steps + 1):
             dog.beat()
@@ -169,85 +188,13 @@ def start(
     return restored, damaged
 
 
-def make_step(experiment: build.Model) -> Callable[[TrainState, Window, Batch], tuple[TrainState, Window]]:
-    """The compiled step; the state and the window are donated."""
-    config, mesh = experiment.config, experiment.mesh
-
-    def step(train_state: TrainState, window: Window, batch: Batch) -> tuple[TrainState, Window]:
-        def key(purpose: Purpose) -> Key:
-            return random.key(config.seed, purpose, train_state.step)
-
-        index, num_frames = batch["index"], config.data.num_frames
-        uniform = random.example_uniform(key(Purpose.TIME), index)
-        row = index % config.data.batch_size
-        u, importance = experiment.proposal.draw(train_state.proposal, uniform, row)
-        label = drop_labels(experiment, batch, random.example_uniform(key(Purpose.LABEL_DROPOUT), index))
-
-        def losses_of(params: Params, examples: Any) -> tuple[Losses, LogSnr]:
-            batch, u, label = examples
-            x0 = validation.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
-            noise = random.example_noise(key(Purpose.NOISE), batch["index"], num_frames, experiment.frame_shape)
-            dropout = random.example_keys(key(Purpose.DROPOUT), batch["index"])
-
-            def losses_on(objective: Objective, params: Params) -> tuple[Losses, LogSnr]:
-                predict = experiment.predict(params, Condition(label), dropout)
-                t = objectives.times_of(objective, u, num_frames)
-                return objectives.loss(objective, predict, x0, noise, t), schedules.log_snr(objective.schedule, t)
-
-            losses, log_snr = losses_on(experiment.objective_of(jax.lax.stop_gradient(params)), params)
-            if experiment.learns_schedule:
-                of_schedule, _ = losses_on(experiment.objective_of(params), jax.lax.stop_gradient(params))
-                spread = objectives.spread(of_schedule.loss)  # it has a gradient and no value
-                losses = dataclasses.replace(losses, loss=losses.loss + spread - jax.lax.stop_gradient(spread))
-            return losses, log_snr
-
-        return train_step(
-            train_state,
-            window,
-            losses_of,
-            (batch, u, label),
-            experiment.optimizer,
-            importance=importance,
-            observe=lambda memory, losses: experiment.proposal.observe(memory, u, losses),
-            num_microbatches=config.run.num_microbatches,
-        )
-
-    places = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
-    return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(mesh)))
-
-
-def drop_labels(experiment: build.Model, batch: Batch, u: Float[Array, "batch"]) -> Int[Array, "batch"] | None:
-    """The labels, each replaced by the null class with the configured probability; None if the network is told none."""
-    if experiment.num_classes is None:
-        return None
-    return jnp.where(u < experiment.config.network.label_dropout, experiment.num_classes, batch["label"])
-
-
-def device_batches(experiment: build.Experiment, first_step: int) -> Generator[Batch]:
-    """The batches of step `first_step` and on, laid out over the mesh: "video" uint8, "index" and perhaps "label"."""
-    config, mesh = experiment.config, experiment.mesh
-    host = pipeline.batches(
-        experiment.splits.train,
-        seed=config.seed,
-        batch_size=config.data.batch_size,
-        start_step=first_step,
-        rows=meshes.batch_rows(mesh, config.data.batch_size),
-        num_workers=config.run.num_workers,
-        overfit=config.data.overfit,
-    )
-    with contextlib.closing(host):
-        for rows in host:
-            # 32 bits on the device: from example 2^31 on the index is negative, and still its own
-            yield meshes.global_batch(rows | {"index": rows["index"].astype(np.int32)}, mesh, config.data.batch_size)
-
-
 def require_finite(
     window: Window, train_state: TrainState, saver: checkpoints.CheckpointWriter, folder: epath.Path
 ) -> None:
     """Called with every line of the log and before every save.
 
     Raises:
-      FloatingPointError: something in the state or in the steps of the window is not finite; names the step and the
+      NotFiniteError: something in the state or in the steps of the window is not finite; names the step and the
         last good checkpoint.
     """
     bad = int(window.first_bad_step)
@@ -257,9 +204,10 @@ def require_finite(
     saver.wait()
     saved = checkpoints.saved_steps(folder / "checkpoints")
     good = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
-    raise FloatingPointError(
+    raise forensics.NotFiniteError(
+        bad,
         f"loss, gradient or parameters were not finite in step {bad}; {good} in {folder}. "
-        "Lower config.optimizer.learning_rate or clip_norm, or take another weighting, in another workdir"
+        "Lower config.optimizer.learning_rate or clip_norm, or take another weighting, in another workdir",
     )
 
 

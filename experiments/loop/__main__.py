@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from configs import demo
-from vdm import build, train
+from vdm import build, steps, train
 from vdm.records.environment import read_environment
 from vdm.records.readme import replace_block
 from vdm.runtime import processes
@@ -81,10 +81,10 @@ def bare(num_steps: int) -> float:
     experiment = build.experiment(config_of(num_steps, 0))
     with jax.set_mesh(experiment.mesh), tempfile.TemporaryDirectory() as nowhere:
         state, _ = train.start(experiment, train.epath.Path(nowhere))
-        batches = train.device_batches(experiment, 0)
+        batches = steps.device_batches(experiment, 0)
         batch = next(batches)
         batches.close()
-        step, window = train.make_step(experiment), train.Window.empty()
+        step, window = steps.make_step(experiment), steps.Window.empty()
         state, window = jax.block_until_ready(step(state, window, batch))
         since = time.monotonic()
         for _ in range(num_steps):

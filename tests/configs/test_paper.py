@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from configs.paper import bair, ho2022, kinetics600, ucf101
-from vdm import build, train
+from vdm import build, steps, train
 from vdm.runtime import mesh as meshes
 from vdm.runtime.step import Window
 
@@ -90,8 +90,8 @@ def test_a_twin_trains_and_is_the_experiment_but_for_its_size(name):
     with jax.set_mesh(experiment.mesh):
         first, _ = train.start(experiment, epath.Path("nowhere"))
         before = jax.tree.map(np.asarray, first.params)
-        with contextlib.closing(train.device_batches(experiment, 0)) as batches:
-            after, window = train.make_step(experiment)(first, Window.empty(), next(batches))
+        with contextlib.closing(steps.device_batches(experiment, 0)) as batches:
+            after, window = steps.make_step(experiment)(first, Window.empty(), next(batches))
     assert np.isfinite(window.mean_loss) and int(after.step) == 1
     moved = jax.tree.map(lambda old, new: bool((old != np.asarray(new)).any()), before, after.params)
     assert moved["head"]["conv"]["bias"]

@@ -19,11 +19,11 @@ keep_freed_memory()
 
 import numpy as np  # noqa: E402  # after the allocator is told
 
-from vdm import train  # noqa: E402
+from vdm import steps  # noqa: E402
 from vdm.__main__ import main  # noqa: E402
 
 
-def rows_of(batch: train.Batch) -> dict[int, int]:
+def rows_of(batch: steps.Batch) -> dict[int, int]:
     """Index -> checksum of the clip, which lies here as a whole: a batch is split by clips alone."""
     indices = {shard.device: np.asarray(shard.data) for shard in batch["index"].addressable_shards}
     return {
@@ -35,7 +35,7 @@ def rows_of(batch: train.Batch) -> dict[int, int]:
 
 def watched(seen: Path, pause: float) -> None:
     """Makes every step of training leave its line."""
-    make_step = train.make_step
+    make_step = steps.make_step
 
     def make_watched_step(experiment):
         advance, log = make_step(experiment), seen.open("a")
@@ -48,7 +48,7 @@ def watched(seen: Path, pause: float) -> None:
 
         return step
 
-    train.make_step = make_watched_step
+    steps.make_step = make_watched_step
 
 
 if __name__ == "__main__":

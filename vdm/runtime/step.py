@@ -105,8 +105,8 @@ def train_step(
       num_microbatches: parts of the batch that are done one after the other, their gradients added: the memory of one
         part's activations, and the same step but for rounding. It divides the batch.
     """
-    loss, gradients, losses, log_snr = _gradients(state.params, losses_of, examples, importance, num_microbatches)
-    after, scalars = apply_gradients(state, gradients, optimizer)
+    loss, slopes, losses, log_snr = gradients(state.params, losses_of, examples, importance, num_microbatches)
+    after, scalars = apply_gradients(state, slopes, optimizer)
     after = dataclasses.replace(after, proposal=observe(state.proposal, losses.loss))
     # frames of one clip share a bucket: that of their mean level
     bucket = jnp.searchsorted(jnp.array(LOG_SNR_EDGES), log_snr.mean(axis=1))
@@ -124,7 +124,7 @@ def train_step(
     return after, window
 
 
-def _gradients(
+def gradients(
     params: Params, losses_of: LossFn, examples: PyTree[Any], importance: Float[Array, "batch"], num_microbatches: int
 ) -> tuple[Float[Array, ""], Params, Losses, LogSnr]:
     """The mean loss, its gradient, and the losses and log-SNR of every example."""
