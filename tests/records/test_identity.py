@@ -1,9 +1,12 @@
 import hashlib
+import json
 
 import pytest
 from ml_collections import ConfigDict
 
+from configs import base, demo, folder, objectives
 from configs.base import get_config
+from configs.paper import bair, kinetics600, ucf101
 from vdm.records import identity
 
 
@@ -110,3 +113,53 @@ def test_the_order_of_keys_is_no_part_of_the_identity():
     one = {"a": {"x": 1, "y": 2}, "b": 3}
     two = {"b": 3, "a": {"y": 2, "x": 1}}
     assert identity.identity_hash(one) == identity.identity_hash(two)
+
+
+def _shipped():
+    """Every config of configs/ and every named objective."""
+    yield from ((module.__name__, module.get_config()) for module in (base, demo, folder, bair, kinetics600, ucf101))
+    yield from ((name, objectives.get_config(name)) for name in objectives.ROWS)
+
+
+@pytest.mark.feature("R9")
+@pytest.mark.parametrize(("name", "config"), list(_shipped()), ids=lambda value: value if type(value) is str else "")
+def test_a_config_comes_back_from_its_resolved_json(name, config):
+    before = base.get_config()
+    resolved = json.loads(json.dumps(identity.resolve(config)))
+    rebuilt = identity.rebuild(before, resolved)
+    assert identity.resolve(rebuilt) == resolved and identity.identity_hash(rebuilt) == identity.identity_hash(config)
+    assert before == base.get_config(), "the base was changed"
+    assert type(rebuilt.evaluation.log_snrs) is tuple and rebuilt.is_locked
+    assert rebuilt.optimizer.adamw == config.optimizer.adamw or config.optimizer.name != "adamw"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("data.batchsize", 3, r"config\.data\.batchsize is no key .*batch_size"),
+        ("compare", {"seeds": [0]}, "config.compare is no key"),
+        ("data.batch_size", 64.0, "config.data.batch_size is 64.0 of type float; it must be int"),
+        ("data.batch_size", True, "of type bool; it must be int"),
+        ("optimizer.learning_rate", "__import__('os')", "of type str; it must be float"),
+        ("evaluation.log_snrs", 1.0, "it must be a list"),
+        ("evaluation.log_snrs", [[1.0]], r"log_snrs\[0\] is \[1.0\] of type list; it must be float or int"),
+        ("network.unet3d", 3, "config.network.unet3d is 3; it must be an object with the keys .*channels"),
+        ("network.name", None, "it must be str"),
+    ],
+)
+def test_a_resolved_config_with_other_keys_or_types_is_refused_by_its_key(key, value, words):
+    resolved = identity.resolve(get_config())
+    *parents, last = key.split(".")
+    place = resolved
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    with pytest.raises(ValueError, match=words):
+        identity.rebuild(get_config(), resolved)
+
+
+def test_a_resolved_config_that_lacks_a_key_is_not_filled_with_a_default():
+    resolved = identity.resolve(get_config())
+    del resolved["optimizer"]["clip_norm"]
+    with pytest.raises(ValueError, match=r"optimizer\.clip_norm: \(absent\) -> 1\.0.*the commit that wrote it"):
+        identity.rebuild(get_config(), resolved)

@@ -119,7 +119,17 @@ def test_a_damaged_record_is_an_error_that_names_the_place(tmp_path, edit, words
         record.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ['{"version": 1, ', '{"version": 1, "num_steps": NaN}', "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"version": 1, ',
+        '{"version": 1, "num_steps": NaN}',
+        '{"version": 1, "num_steps": 1e999}',
+        '{"version": 1, "version": 1}',
+        "[" * 100_000,
+        "[]",
+    ],
+)
 def test_a_file_that_is_no_strict_json_is_an_error(tmp_path, text):
     (tmp_path / record.FILE_NAME).write_text(text)
     with pytest.raises(ValueError, match=r"strict JSON|schema version"):

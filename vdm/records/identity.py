@@ -1,4 +1,4 @@
-"""What a run is: its resolved config, the hash that names it, and the differences between two of them.
+"""What a run is: its resolved config and the way back, the hash that names it, and the differences between two of them.
 
 A choice in a config is a dict with a string at `name`: every dict beside that `name` is an option, and only the option
 that carries the chosen name is read and recorded; a choice without parameters (`adam`, `heun`) has no dict at all. The
@@ -28,6 +28,28 @@ def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     sequence of these is a ValueError that names its key.
     """
     return {key: _resolve(value, key) for key, value in _items(config) if key not in LEFT_OUT}
+
+
+def rebuild(base: ConfigDict, resolved: Mapping[str, Any]) -> ConfigDict:
+    """The config whose resolved form is given: the inverse of `resolve` but for `LEFT_OUT` and options not chosen.
+
+    Args:
+      base: a config with every key; what `resolved` does not hold keeps its values. It is left as it is.
+      resolved: of a stranger, perhaps: keys and types are checked, lists become tuples, nothing is evaluated.
+
+    Raises:
+      ValueError: a key that base lacks, a value of another type than base's, or a key of base's that is missing; names
+        the key.
+    """
+    config = base.copy_and_resolve_references()
+    _fill(config, resolved, "config", [key for key in config if key not in LEFT_OUT])
+    lacking = differences(resolved, config)
+    if lacking:
+        raise ValueError(
+            f"this config is not one of this code (given -> with the defaults of configs/base.py): {'; '.join(lacking)}"
+            ". Use the commit that wrote it."
+        )
+    return config.lock()
 
 
 def identity(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +115,33 @@ def _resolve(value: Any, where: str) -> Any:
     raise ValueError(
         f"config.{where} is a {type(value).__name__} ({value!r}); give None, bool, int, float, str or tuples of these."
     )
+
+
+def _fill(config: ConfigDict, values: Any, where: str, known: Sequence[str]) -> None:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is {values!r}; it must be an object with the keys {', '.join(known)}.")
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"{where}.{key} is no key of configs/base.py; there are {', '.join(known)}.")
+        default, place = config[key], f"{where}.{key}"
+        if isinstance(default, ConfigDict):
+            _fill(default, value, place, list(default))
+        elif isinstance(default, tuple):
+            if not isinstance(value, list):
+                raise ValueError(f"{place} is {value!r} of type {type(value).__name__}; it must be a list.")
+            kinds = {type(entry) for entry in default} or {bool, int, float, str}
+            for index, entry in enumerate(value):
+                _require_type(entry, kinds | ({int} if float in kinds else set()), f"{place}[{index}]")
+            config[key] = tuple(value)
+        else:
+            _require_type(value, {type(default)}, place)
+            config[key] = value
+
+
+def _require_type(value: Any, kinds: set[type], where: str) -> None:
+    if type(value) not in kinds:
+        allowed = " or ".join(sorted(kind.__name__ for kind in kinds))
+        raise ValueError(f"{where} is {value!r} of type {type(value).__name__}; it must be {allowed}.")
 
 
 def _items(config: ConfigDict | Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -196,13 +196,16 @@ def read(workdir: epath.PathLike) -> Record | None:
     A broken one, or one of another version, is a ValueError.
     """
     path = epath.Path(workdir) / FILE_NAME
-    if not path.exists():
-        return None
-    record = schema.loads(Record, path.read_text(), str(path), version=VERSION)
+    return loads(path.read_text(), str(path)) if path.exists() else None
+
+
+def loads(text: str, name: str) -> Record:
+    """The record that a document holds; `name` says in an error which one. ValueError as `read`."""
+    record = schema.loads(Record, text, name, version=VERSION)
     computed = identity.identity_hash(record.config)
     if computed != record.identity_hash:
         raise ValueError(
-            f"{path} names run {record.identity_hash}, but its config is {computed}: edited? Restore or delete it."
+            f"{name} names run {record.identity_hash}, but its config is {computed}: edited? Restore or delete it."
         )
     return record
 

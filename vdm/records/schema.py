@@ -35,18 +35,26 @@ def loads(kind: type[T], text: str, name: str, version: int) -> T:
 
 def parse(text: str, name: str, version: int) -> dict[str, Any]:
     """The plain values of a document that `dumps` wrote. Broken JSON or another version is a ValueError."""
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is not strict JSON ({error}). Was it cut short or edited? Restore it or delete it."
-        ) from error
+    value = strict(text, name)
     written = value.get("version") if isinstance(value, dict) else None
     if written != version:
         raise ValueError(
             f"{name} is of schema version {written!r}; this code reads {version}. Use the commit that wrote it."
         )
     return value
+
+
+def strict(text: str, name: str) -> Any:
+    """The plain values of strict JSON: no NaN or infinity, however it is written, and no key twice in one object.
+
+    Anything else is a ValueError with the `name` of the document.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{name} is not strict JSON ({error}). Was it cut short or edited? Restore it or delete it."
+        ) from error
 
 
 def read(kind: Any, value: Any, where: str) -> Any:
@@ -96,6 +104,18 @@ def _plain(value: Any, where: str) -> Any:
 
 def _refuse_constant(word: str) -> None:
     raise ValueError(f"it holds {word}")
+
+
+def _finite(word: str) -> float:
+    if not math.isfinite(value := float(word)):
+        raise ValueError(f"it holds {word}, which is beyond a float")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(value := dict(pairs)) < len(pairs):
+        raise ValueError("it holds a key twice in one object")
+    return value
 
 
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
