@@ -37,9 +37,26 @@ def test_help_lists_the_verbs_and_each_verb_explains_itself(capsys):
         assert f"  {verb}" in overview
         assert run(verb, "--help") == 0
         text = capsys.readouterr().out
-        assert f"python -m vdm {verb} --config=configs/NAME.py" in text
-        assert ("--workdir=DIR" in text) == (verb != "plan")
-        assert "--config.KEY=VALUE" in text
+        usage = text.splitlines()[0]
+        assert usage.startswith(f"python -m vdm {verb} ")
+        assert ("--config=configs/NAME.py" in usage) == (verb not in ("publish", "verify"))
+        assert ("--workdir=DIR" in usage) == (verb not in ("plan", "verify"))
+        assert (" CARD" in usage) == (verb == "verify")
+        assert ("--config.KEY=VALUE" in text) == ("--config=" in usage)
+
+
+def test_a_verb_that_takes_a_folder_without_its_name_takes_one(capsys, tmp_path):
+    assert "CARD is missing" in refused(capsys, "verify")
+    assert "cannot read 'b'" in refused(capsys, "verify", "a", "b")
+    assert f"{tmp_path} holds no card.json" in refused(capsys, "verify", str(tmp_path))
+    assert f"{tmp_path} holds no card.json" in refused(capsys, "verify", "--steps=3", str(tmp_path))
+    assert "Unknown command line flag 'config'" in refused(capsys, "verify", str(tmp_path), CONFIG)
+
+
+def test_what_a_strangers_file_says_does_not_reach_the_terminal_as_a_command(capsys, tmp_path):
+    (tmp_path / "\x1b[2Jcard.json").write_text("")
+    assert "\x1b" not in refused(capsys, "verify", str(tmp_path))
+    assert "\\x1b[2J" in refused(capsys, "verify", str(tmp_path / "\x1b[2J"))
 
 
 def test_an_unknown_verb_names_the_known_ones(capsys):

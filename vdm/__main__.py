@@ -1,4 +1,6 @@
-"""python -m vdm VERB --config=configs/NAME.py --workdir=DIR [--config.KEY=VALUE ...]   (plan needs no --workdir)
+"""python -m vdm VERB --config=configs/NAME.py --workdir=DIR [--config.KEY=VALUE ...]
+
+`plan` needs no --workdir, `publish` no --config, and `verify` takes the folder of a card in place of both.
 
 Verbs:
 {verbs}
@@ -7,8 +9,8 @@ Verbs:
 `--config.optimizer.learning_rate=1e-3`; configs/base.py lists them all.
 
 Exit codes: 0 done; 1 it ran and failed (a loss that is not finite, a full disk, an arm that failed, a line of a
-comparison that is not passed); 2 refused before any compute; 75 ended because another process of the run is gone, 143
-stopped by SIGTERM after saving: after either the same command, for all processes, goes on.
+comparison that is not passed, a card that is different); 2 refused before any compute; 75 ended because another process
+of the run is gone, 143 stopped by SIGTERM after saving: after either the same command, for all processes, goes on.
 """
 
 from __future__ import annotations
@@ -32,8 +34,17 @@ VERBS = {
     "compare": "train and evaluate a grid of configs on the same data, noise and network: report.html",
     "plan": "compile a config's step for TPUs that need not be there: does it fit, and what bounds it",
     "check": "check on this machine that its compiler and devices compute what they should",
+    "publish": "write a card of a trained and evaluated run, for others to run again and check",
+    "verify": "check a card: its environment, its first steps or all of them, and its scores",
 }
 SAVES_ON_SIGTERM = ("train",)
+MEANINGS = {  # of what a verb may take besides its options
+    "config": "the experiment: a file of configs/",
+    "workdir": "where the run lives, created where needed",
+    "card": "the folder of a card",
+}
+EXAMPLES = {"config": "configs/NAME.py", "workdir": "DIR", "card": ""}
+UNNAMED = ("card",)  # of these, what is written without its name
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,7 +77,7 @@ def _run(verb, values: flags.FlagValues, arguments: Sequence[str]) -> int:
     try:
         places = _places(verb)
         _parse(values, places, arguments)
-        if "workdir" in places:  # what leaves nothing behind runs by itself
+        if {"config", "workdir"} <= set(places):  # what trains or looks at no run is one process
             several = values.config.run.distributed
             way = build.lookup(distributed.WAYS, several.name, "run.distributed.name")
             distributed.start(way, several, saves_on_sigterm=arguments[0] in SAVES_ON_SIGTERM)
@@ -74,22 +85,27 @@ def _run(verb, values: flags.FlagValues, arguments: Sequence[str]) -> int:
         return verb.main(*given, **{name: values[name].value for name, _, _ in verb.OPTIONS})
     except (ValueError, FloatingPointError, JobFailed, OSError) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        print(f"error: {error}\n  (raised in {last.filename}, line {last.lineno})", file=sys.stderr)
+        print(f"error: {_printable(str(error))}\n  (raised in {last.filename}, line {last.lineno})", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
 
 
+def _printable(text: str) -> str:
+    """The text with control characters spelled out: what an error names may come from a stranger's file."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+
+
 def _places(verb) -> tuple[str, ...]:
-    """What every call of the verb must give: the config, and a work directory unless the verb leaves nothing there."""
-    return ("config", "workdir") if getattr(verb, "NEEDS_WORKDIR", True) else ("config",)
+    """What every call of the verb must give: a config and a work directory, unless the verb's TAKES says otherwise."""
+    return getattr(verb, "TAKES", ("config", "workdir"))
 
 
 def _flags(options, places: Sequence[str], arguments: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", help_string="the experiment", flag_values=values, sys_argv=list(arguments)
-    )
-    if "workdir" in places:
-        flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
+    for name in places:
+        if name == "config":
+            config_flags.DEFINE_config_file(name, help_string="", flag_values=values, sys_argv=list(arguments))
+        else:
+            flags.DEFINE_string(name, None, MEANINGS[name], flag_values=values)
     define = {int: flags.DEFINE_integer, bool: flags.DEFINE_bool, str: flags.DEFINE_string}
     for name, default, meaning in options:
         define[type(default)](name, default, meaning, flag_values=values)
@@ -99,33 +115,37 @@ def _flags(options, places: Sequence[str], arguments: Sequence[str]) -> flags.Fl
 def _parse(values: flags.FlagValues, places: Sequence[str], arguments: Sequence[str]) -> None:
     try:
         rest = values(list(arguments))
-        if values.config is not None:
+        if "config" in places and values.config is not None:
             _ = values.config.to_dict  # a file that cannot be loaded says so at the first touch
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{error}. configs/base.py lists every key with its meaning.") from error
+    for name, word in zip((name for name in places if name in UNNAMED), rest[1:], strict=False):
+        values[name].value = word
+        rest.remove(word)
     if len(rest) > 1:
         raise ValueError(f"cannot read {' '.join(rest[1:])!r}; options are written as --name=value")
     for name in places:
         if values[name].value is None:
-            raise ValueError(f"--{name}=... is missing; `python -m vdm {arguments[0]} --help` shows an example")
+            raise ValueError(
+                f"{_written(name, '...')} is missing; `python -m vdm {arguments[0]} --help` shows an example"
+            )
+
+
+def _written(place: str, value: str) -> str:
+    return place.upper() if place in UNNAMED else f"--{place}={value}"
 
 
 def _help(name: str, verb) -> str:
-    meanings = {
-        "config": "the experiment: a file of configs/",
-        "workdir": "where the run lives, created where needed",
-    }
-    options = [(place, meanings[place]) for place in _places(verb)]
-    options += [(option, f"{meaning} (default: {default})") for option, default, meaning in verb.OPTIONS]
-    lines = [f"  --{option:<22}{meaning}" for option, meaning in options]
-    lines.append(
-        f"  --{'config.KEY=VALUE':<22}override any key of the config; configs/base.py lists them with their meaning"
-    )
-    required = " --workdir=DIR" if "workdir" in _places(verb) else ""
-    return (
-        f"python -m vdm {name} --config=configs/NAME.py{required}\n\n{verb.__doc__.strip()}\n\nOptions:\n"
-        + "\n".join(lines)
-    )
+    places = _places(verb)
+    options = [(name.upper() if name in UNNAMED else f"--{name}", MEANINGS[name]) for name in places]
+    options += [(f"--{option}", f"{meaning} (default: {default})") for option, default, meaning in verb.OPTIONS]
+    if "config" in places:
+        options.append(
+            ("--config.KEY=VALUE", "override any key of the config; configs/base.py lists them with their meaning")
+        )
+    lines = [f"  {option:<24}{meaning}" for option, meaning in options]
+    command = " ".join(_written(place, EXAMPLES[place]) for place in places)
+    return f"python -m vdm {name} {command}\n\n{verb.__doc__.strip()}\n\nOptions:\n" + "\n".join(lines)
 
 
 if __name__ == "__main__":

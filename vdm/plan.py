@@ -40,7 +40,7 @@ from vdm.runtime.processes import JobFailed
 from vdm.runtime.step import Window
 from vdm.types import MESH_AXES, Config
 
-NEEDS_WORKDIR = False
+TAKES = ("config",)
 OPTIONS = (
     ("topology", "", "the chips: KIND:SIDES, such as v5e:16x16"),
     ("mesh", "", "devices along each axis, such as data=64,fsdp=4; empty: config.run.mesh"),
