@@ -12,7 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from tests import cards, tiny
 from vdm import build, evaluate, publish, scoring, train, verify
@@ -29,7 +31,7 @@ def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     train.train(tiny.get_config(), folder)
     evaluate.evaluate(tiny.get_config(), folder)
-    publish.publish(folder, folder / "card", with_weights=False)
+    publish.publish(folder, folder / "card", with_weights=True)
     return folder / "card"
 
 
@@ -41,8 +43,11 @@ def here(published):
 
 @pytest.fixture
 def planted(published, tmp_path):
-    """A copy to plant things in."""
-    return Path(shutil.copytree(published, tmp_path / "planted"))
+    """A copy to plant things in, without its weights: most tests are not about them."""
+    folder = Path(shutil.copytree(published, tmp_path / "planted"))
+    (folder / card.WEIGHTS).unlink()
+    cards.reseal(folder)
+    return folder
 
 
 @pytest.fixture
@@ -71,6 +76,7 @@ def test_a_card_made_here_is_bitwise_equal_here(published, capsys):
     found = verify.verify(published, steps=3)
     assert (found.num_steps, found.verdict, found.same_parameters) == (3, replay.BITWISE, None)
     assert found.points == (2,) and found.foreign == ()
+    assert len(found.weights) == 6 and {score.verdict for score in found.weights} == {replay.BITWISE}
 
 
 def test_more_steps_than_a_card_has_are_refused(published, capsys):
@@ -222,6 +228,19 @@ def test_another_number_of_threads_and_another_flag_are_seen_in_another_process(
     if len(made["affinity"]) > 1:
         assert f"CPU threads  different: {len(made['affinity'])} -> 1" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(("bitwise equal", "equal within the stated tolerance"))
+
+
+@pytest.mark.feature("R9")
+def test_weights_that_do_not_have_the_losses_of_the_record_are_different(published, planted, known, capsys):
+    content = safetensors.numpy.load_file(published / card.WEIGHTS)
+    content["stem/kernel"] = content["stem/kernel"] * np.float32(1.01)
+    cards.reseal(planted, weights=safetensors.numpy.save(content))
+    rows, last = said(capsys, planted, "--full", code=1)
+    assert last.startswith("different in weights' validation/loss at log-SNR -2, ") and set(rows.values()) == {"same"}
+    content["stem/kernels"] = content.pop("stem/kernel")
+    cards.reseal(planted, weights=safetensors.numpy.save(content))
+    assert main(["vdm", "verify", str(planted)]) == 2
+    assert "has other arrays than its config's network: 'stem/kernel', 'stem/kernels'" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ Printed is every input (config, data, code, lock, versions, devices, mesh, CPU t
 and then: bitwise equal, equal within the stated tolerance (of 20 steps; records/replay.py has it with its reason), or
 different from step K. XLA repeats bits on one kind of device with one number of CPU threads, the same versions and
 flags; on a GPU it needs --xla_gpu_deterministic_ops=true. Packages that are not those of the card's lock make the
-environment foreign: that is said, and not refused. --full then trains all steps in a scratch folder and compares curves
-and scores, by the card's protocols, within a tolerance of their own.
+environment foreign: that is said, and not refused. Weights must have the held-out losses of the record. --full then
+trains all steps in a scratch folder and compares curves and scores, by the card's protocols, within a tolerance of
+their own.
 
 The data must be at hand: those of a folder or of TFDS are looked for in --data, never where the card says. Extractors
 from a user's own file are not part of a card, and their scores are not taken again. Of a config, `run` is taken from
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -27,7 +28,7 @@ from configs import base
 from vdm import build, evaluate, publish, train
 from vdm.metrics.protocol import Protocol
 from vdm.records import card as cards
-from vdm.records import identity, lock, replay, schema
+from vdm.records import identity, lock, replay, schema, weights
 from vdm.records.card import Card
 from vdm.records.record import Metric, Record
 from vdm.records.replay import DIFFERENT, Agreement
@@ -42,6 +43,7 @@ OPTIONS = (
 )
 RUN_TAKEN = ("num_steps", "num_microbatches", "remat", "log_every_steps", "validate_every_steps")  # from a card's run
 PLACES = {"folder": ("path", "cache"), "tfds": ("data_dir",)}  # source -> its options that name a place
+LevelLosses = Mapping[str, Sequence[tuple[float, float]]]  # name -> (log_snr, loss)
 DETERMINISTIC = ("xla_gpu_deterministic_ops=true", "xla_gpu_exclude_nondeterministic_ops=true")
 
 
@@ -89,6 +91,7 @@ class Verification:
       steps: of the losses and gradient norms of the first steps.
       same_parameters: after them; None where fewer steps were run than the card has.
       points: steps of the points of the recorded curve that these steps reach; met: how well they do.
+      weights: losses of the card's weights on held-out clips; empty where it has none, or the steps are different.
       whole: None where it was not asked for, or the first steps are different.
     """
 
@@ -99,11 +102,13 @@ class Verification:
     same_parameters: bool | None
     points: tuple[int, ...]
     met: Agreement
+    weights: tuple[Score, ...] = ()
     whole: Whole | None = None
 
     @property
     def verdict(self) -> replay.Verdict:
-        verdicts = {self.steps.verdict, self.met.verdict, *([] if self.whole is None else [self.whole.verdict])}
+        verdicts = {self.steps.verdict, self.met.verdict, *(score.verdict for score in self.weights)}
+        verdicts |= set() if self.whole is None else {self.whole.verdict}
         if DIFFERENT in verdicts:
             return DIFFERENT
         return replay.BITWISE if verdicts == {replay.BITWISE} and self.same_parameters is not False else replay.WITHIN
@@ -141,6 +146,9 @@ def verify(folder: Path, *, steps: int = 0, full: bool = False, data: str = "") 
     print_determinism(there, here)
     found = Verification(inputs, foreign, num_steps, *steps_again(experiment, card, num_steps))
     print_steps(found, publish.tolerance_of(config))
+    if card.weights is not None and found.verdict != DIFFERENT:
+        found = dataclasses.replace(found, weights=weights_again(experiment, card.weights, card.record))
+        print_scores(found.weights)
     if full and found.verdict != DIFFERENT:
         whole = all_again(config, card)
         found = dataclasses.replace(found, whole=whole)
@@ -206,6 +214,15 @@ def steps_again(
         same_parameters = here.parameters_sha256 == there.parameters_sha256
     points, met = publish.met_points(card.record, here.losses, tolerance)
     return agreement, same_parameters, tuple(points), met
+
+
+def weights_again(experiment: build.Experiment, path: Path, there: Record) -> tuple[Score, ...]:
+    """The losses on held-out clips that the record has, taken again with the card's weights."""
+    average = weights.read(path, experiment.abstract_state().ema)
+    with jax.set_mesh(experiment.mesh):
+        losses = evaluate.make_validation(experiment)(average)
+    found, _ = losses_apart(there.level_losses, losses, publish.tolerance_of(experiment.config))
+    return tuple(dataclasses.replace(score, name=f"weights' {score.name}") for score in found)
 
 
 def all_again(config: Config, card: Card) -> Whole:
@@ -278,29 +295,36 @@ def curves_apart(there: Record, here: Record, tolerance: float) -> tuple[int | N
 def scores_apart(there: Record, here: Record) -> tuple[tuple[Score, ...], tuple[str, ...]]:
     """Every metric by its protocol and every loss on held-out clips; and the names of those that here lacks."""
     again = {_of_one_protocol(metric): metric.value for metric in here.metrics}
-    losses = {(name, level): loss for name, points in here.level_losses.items() for level, loss in points}
-    found, lacking = [], []
+    found, lacking = losses_apart(there.level_losses, here.level_losses, replay.WHOLE_TOLERANCE)
     for metric in there.metrics:
         key = _of_one_protocol(metric)
         if key not in again:
             lacking.append(metric.name)
             continue
-        verdict = _judged(metric.value, again[key], max(1.0, abs(metric.value)))
-        found.append(Score(metric.name, metric.value, again[key], verdict))
-    for name, points in there.level_losses.items():
+        allowed = replay.WHOLE_TOLERANCE * max(1.0, abs(metric.value))
+        found.append(Score(metric.name, metric.value, again[key], _judged(metric.value, again[key], allowed)))
+    return tuple(found), tuple(lacking)
+
+
+def losses_apart(there: LevelLosses, here: LevelLosses, tolerance: float) -> tuple[list[Score], list[str]]:
+    """Losses by name and level, within a relative tolerance; and the names of those that here lacks."""
+    losses = {(name, level): loss for name, points in here.items() for level, loss in points}
+    found, lacking = [], []
+    for name, points in there.items():
         for level, loss in points:
             shown = f"{name} at log-SNR {level:g}"
             if (name, level) not in losses:
                 lacking.append(shown)
                 continue
-            found.append(Score(shown, loss, losses[name, level], _judged(loss, losses[name, level], abs(loss))))
-    return tuple(found), tuple(lacking)
+            other = losses[name, level]
+            found.append(Score(shown, loss, other, _judged(loss, other, tolerance * abs(loss))))
+    return found, lacking
 
 
-def _judged(there: float, here: float, unit: float) -> replay.Verdict:
+def _judged(there: float, here: float, allowed: float) -> replay.Verdict:
     if there == here:
         return replay.BITWISE
-    return replay.WITHIN if abs(there - here) <= replay.WHOLE_TOLERANCE * unit else DIFFERENT
+    return replay.WITHIN if abs(there - here) <= allowed else DIFFERENT
 
 
 def _of_one_protocol(metric: Metric) -> tuple[str, str]:
@@ -345,12 +369,16 @@ def print_whole(whole: Whole) -> None:
             f"curves of all steps: they differ from step {whole.first} on, the training loss by at most "
             f"{whole.largest:.2g} of its value; {replay.WHOLE_TOLERANCE:g} is allowed of losses and scores"
         )
-    for score in whole.scores:
-        print(f"{_plain(score.name)}: {score.there:.6g} -> {score.here:.6g}: {score.verdict}")
+    print_scores(whole.scores)
     if whole.left_out:
         print(
             f"not compared, since nothing here is of that name and protocol: {', '.join(map(_plain, whole.left_out))}"
         )
+
+
+def print_scores(scores: Sequence[Score]) -> None:
+    for score in scores:
+        print(f"{_plain(score.name)}: {score.there:.6g} -> {score.here:.6g}: {score.verdict}")
 
 
 def reason(found: Verification) -> str:
@@ -360,7 +388,8 @@ def reason(found: Verification) -> str:
         scope = "; not all was compared"
     if found.verdict == replay.BITWISE:
         return scope
-    unlike = [score.name for score in found.whole.scores if score.verdict == DIFFERENT] if found.whole else []
+    scores = (*found.weights, *(() if found.whole is None else found.whole.scores))
+    unlike = [score.name for score in scores if score.verdict == DIFFERENT]
     differs = [each.name for each in found.inputs if not each.same]
     return (
         (f" from step {found.differs_from}" if found.differs_from is not None else "")
