@@ -15,7 +15,10 @@ from tests.records import examples
 from vdm.records import card, environment, identity, record, replay, schema, weights
 
 LOCK = b"absl-py==2.5.1 \\\n    --hash=sha256:00\n    # via clu\njax==0.10.2 ; python_full_version < '3.12'\n"
-PARAMS = {"stem": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "out": {"bias": np.ones(4, np.float32)}}
+PARAMS = {  # a number by itself, as of a learned schedule, and an array that does not lie in order
+    "stem": {"kernel": np.arange(6, dtype=np.float32).reshape(3, 2).T},
+    "out": {"bias": np.ones(3, np.float32), "scale": np.float32(7)},
+}
 
 
 def a_record() -> record.Record:

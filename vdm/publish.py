@@ -95,7 +95,7 @@ def config_of(resolved: dict) -> Config:
     config = identity.rebuild(base.get_config(), resolved)
     if identity.identity_hash(config) != identity.identity_hash(resolved):
         raise ValueError(f"config {identity.identity_hash(resolved)} is {identity.identity_hash(config)} when rebuilt")
-    config.run.distributed.name = "none"
+    config.update({"run": {"distributed": {"name": "none"}}})
     return config
 
 
@@ -178,7 +178,7 @@ def hash_of(params: PyTree[Array]) -> str:
     """SHA-256 of the paths and bits of all arrays."""
     digest = hashlib.sha256()
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(path_of(key_path).encode() + b"\0" + np.ascontiguousarray(leaf).tobytes())
+        digest.update(path_of(key_path).encode() + b"\0" + np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
 

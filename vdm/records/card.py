@@ -109,7 +109,7 @@ def write(folder: Path, files: Mapping[str, bytes], done: Record) -> None:
         (folder / name).unlink(missing_ok=True)
     entries = {name: Entry(len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()}
     manifest = Manifest(VERSION, entries, {name: curve_digest(curve) for name, curve in done.curves.items()})
-    for name, content in (files | {MANIFEST: schema.dumps(manifest, MANIFEST).encode()}).items():
+    for name, content in {**files, MANIFEST: schema.dumps(manifest, MANIFEST).encode()}.items():
         write_whole(epath.Path(folder / name), content)
 
 

@@ -5,7 +5,7 @@ such stretches compare.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from vdm.records.environment import Environment
@@ -136,20 +136,25 @@ def both(losses: Agreement, norms: Agreement) -> Agreement:
 def compare_inputs(there: Inputs, here: Inputs) -> tuple[Compared, ...]:
     """Input by input, in the order in which one should look."""
     old, new = there.environment, here.environment
-    rows: tuple[tuple[str, Any, Any], ...] = (
-        ("config", there.identity_hash, here.identity_hash),
-        ("data", there.data_fingerprint, here.data_fingerprint),
-        ("code", _code(old), _code(new)),
-        ("lock", old.lock_sha256, new.lock_sha256),
-        ("versions", *_unlike(old.versions, new.versions)),
-        ("devices", *([side.platform, side.num_processes, side.devices] for side in (old, new))),
-        ("mesh", there.mesh, here.mesh),
-        ("CPU threads", len(old.affinity), len(new.affinity)),
-        ("flags", *_unlike(old.flags, new.flags)),
-    )
+    rows: dict[str, tuple[Any, Any]] = {
+        "config": (there.identity_hash, here.identity_hash),
+        "data": (there.data_fingerprint, here.data_fingerprint),
+        "code": (_code(old), _code(new)),
+        "lock": (old.lock_sha256, new.lock_sha256),
+        "versions": _unlike(old.versions, new.versions),
+        "devices": (_devices(old), _devices(new)),
+        "mesh": (there.mesh, here.mesh),
+        "CPU threads": (len(old.affinity), len(new.affinity)),
+        "flags": _unlike(old.flags, new.flags),
+    }
     return tuple(
-        Compared(name, _shown(one), _shown(other), one is not None and one == other) for name, one, other in rows
+        Compared(name, _shown(one), _shown(other), one is not None and one == other)
+        for name, (one, other) in rows.items()
     )
+
+
+def _devices(environment: Environment) -> list[Any]:
+    return [environment.platform, environment.num_processes, environment.devices]
 
 
 def _code(environment: Environment) -> list[str] | None:
@@ -158,10 +163,10 @@ def _code(environment: Environment) -> list[str] | None:
     return None if code.commit is None else [part for part in (code.commit, code.diff_sha256) if part is not None]
 
 
-def _unlike(old: dict[str, str], new: dict[str, str]) -> Iterator[dict[str, str]]:
+def _unlike(old: dict[str, str], new: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """The entries that differ, of either side."""
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return ({name: side[name] for name in names if name in side} for side in (old, new))
+    return {name: old[name] for name in names if name in old}, {name: new[name] for name in names if name in new}
 
 
 def _shown(value: Any) -> str:

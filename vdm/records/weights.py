@@ -23,7 +23,7 @@ DTYPE = "F32"  # safetensors' word for what parameters are
 def dumps(params: Params) -> bytes:
     """The file of the parameters, each by its path in the tree (`down_0/block_0/conv_1/kernel`); fetches them."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return safetensors.numpy.save({path_of(key_path): np.ascontiguousarray(leaf) for key_path, leaf in leaves})
+    return safetensors.numpy.save({path_of(key_path): np.asarray(leaf, order="C") for key_path, leaf in leaves})
 
 
 def read(path: Path, like: PyTree[jax.ShapeDtypeStruct]) -> Params:
