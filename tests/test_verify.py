@@ -216,7 +216,7 @@ def test_another_number_of_threads_and_another_flag_are_seen_in_another_process(
     done = subprocess.run(
         [sys.executable, "-c", script, str(published)],
         cwd=REPOSITORY,
-        env=os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "highest"},
+        env=os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "NPROC": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -224,7 +224,7 @@ def test_another_number_of_threads_and_another_flag_are_seen_in_another_process(
     )
     assert done.returncode == 0, done.stderr
     made = json.loads((published / card.REPLAY).read_text())["inputs"]["environment"]
-    assert 'flags        different: {} -> {"JAX_DEFAULT_MATMUL_PRECISION":"highest"}\n' in done.stdout
+    assert 'flags        different: {} -> {"JAX_DEFAULT_MATMUL_PRECISION":"highest","NPROC":"1"}\n' in done.stdout
     if len(made["affinity"]) > 1:
         assert f"CPU threads  different: {len(made['affinity'])} -> 1" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(("bitwise equal", "equal within the stated tolerance"))
@@ -305,6 +305,25 @@ def test_a_config_that_names_a_place_is_given_another_one_and_never_opens_that_o
     assert "the card's data are folder: give --data=DIR" in capsys.readouterr().err
     config = verify.config_of(card.read(planted), "/my/videos")
     assert (config.data.folder.path, config.data.folder.cache) == ("/my/videos", "")
+
+
+@pytest.mark.feature("R9")
+@pytest.mark.parametrize("name", ["/tmp/evil", "../evil", "bair/../../evil"])
+def test_a_data_set_that_is_a_path_is_refused(planted, capsys, name):
+    options = {"name": name, "data_dir": "/x", "train_split": "train", "validation_split": "test"}
+    options |= {"frame_stride": 1, "flip": False}
+
+    def tfds(values):
+        values["data"] = {key: value for key, value in values["data"].items() if key != "moving_shapes"}
+        values["data"] |= {"name": "tfds", "tfds": options}
+
+    cards.edit(planted, card.CONFIG, tfds)
+    assert main(["vdm", "verify", str(planted), "--data=/my/data"]) == 2
+    assert f"config.data.tfds.name is '{name}', a path" in capsys.readouterr().err
+    options["name"] = "ucf101/ucf101_1_256"
+    cards.edit(planted, card.CONFIG, tfds)
+    tfds_options = verify.config_of(card.read(planted), "/my/data").data.tfds
+    assert (tfds_options.name, tfds_options.data_dir) == ("ucf101/ucf101_1_256", "/my/data")
 
 
 def test_data_that_are_simulated_are_in_no_folder(published, capsys):

@@ -23,6 +23,7 @@ FLAG_VARIABLES = (
     "JAX_ENABLE_X64",
     "JAX_DEFAULT_MATMUL_PRECISION",
     "OMP_NUM_THREADS",
+    "NPROC",  # XLA's CPU threads, in place of the cores that the process may use
 )
 
 
