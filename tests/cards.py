@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -21,10 +22,12 @@ PARAMS = {  # a number by itself, as of a learned schedule, and an array that do
 }
 
 
+@functools.cache  # it has the time of day
 def a_record() -> record.Record:
     return dataclasses.replace(examples.a_record(), num_parameters=10)
 
 
+@functools.cache
 def a_replay() -> replay.Replay:
     here = environment.read_environment()
     here = dataclasses.replace(here, lock_sha256=hashlib.sha256(LOCK).hexdigest())
