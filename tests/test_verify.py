@@ -19,7 +19,7 @@ import safetensors.numpy
 from tests import cards, tiny
 from vdm import build, evaluate, publish, scoring, train, verify
 from vdm.__main__ import main
-from vdm.records import card, replay
+from vdm.records import card, identity, replay
 from vdm.records.record import Metric
 
 REPOSITORY = Path(__file__).parents[1]
@@ -152,6 +152,18 @@ def test_a_config_that_is_not_the_one_the_card_was_made_with(planted, capsys, pl
     lines = capsys.readouterr().out.splitlines()
     assert f"  {line}" in lines
     assert lines[-1] == f"different from step {from_step}; what differs: {differs}"
+
+
+@pytest.mark.feature("R9")
+def test_a_record_of_another_config_than_that_of_the_steps_is_seen(planted, known, capsys):
+    def change(values):
+        values["config"]["seed"] = 7
+        values["identity_hash"] = identity.identity_hash(values["config"])
+
+    cards.edit(planted, card.RECORD, change)
+    assert main(["vdm", "verify", str(planted)]) == 0  # whose curve is nevertheless that of the steps
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("config       different: ") and lines[1] == "  seed: 7 -> 0"
 
 
 def _of_environment(change):
