@@ -36,12 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "forensics": CORE | {"runtime", "records", "build", "steps"},
     "likelihoods": CORE | {"runtime", "records", "build", "validation"},
     "configs": set(),
-} | {
-    room: CORE
-    | {"runtime", "records", "costs", "refusals", "build", "scoring", "validation", "likelihoods", "configs"}
-    | VERBS
-    for room in (*VERBS, "experiments")
-}
+} | dict.fromkeys((*VERBS, "experiments"), CORE | VERBS | ROOMS_OF_VERBS)
 ROOTS = {"vdm", "data", "configs", "experiments", "tests"}
 
 # module -> the rooms that may import it

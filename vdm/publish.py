@@ -23,7 +23,7 @@ from etils import epath
 from jaxtyping import Array, PyTree
 
 from configs import base
-from vdm import build, evaluate, sample, train
+from vdm import build, evaluate, sample, steps
 from vdm.nets.sharding import path_of
 from vdm.records import card, card_page, environment, identity, record, replay, schema, weights
 from vdm.records.card import Card
@@ -144,8 +144,8 @@ def replay_steps(experiment: build.Experiment, num_steps: int) -> Replay:
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         dog = stack.enter_context(watchdog.Watchdog(config.run.stuck_after_seconds))
-        batches = stack.enter_context(contextlib.closing(train.device_batches(experiment, 0)))
-        advance = train.make_step(experiment)
+        batches = stack.enter_context(contextlib.closing(steps.device_batches(experiment, 0)))
+        advance = steps.make_step(experiment)
         empty = jax.jit(Window.empty, out_shardings=meshes.replicated(mesh))
         key, places = random.key(config.seed, Purpose.INIT), (mesh, experiment.rules)
         now = state.init_state(experiment.init, experiment.optimizer, key, *places, experiment.proposal.first())

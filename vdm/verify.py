@@ -25,7 +25,7 @@ from pathlib import Path, PurePath
 import jax
 
 from configs import base
-from vdm import build, evaluate, publish, train
+from vdm import build, evaluate, publish, train, validation
 from vdm.metrics.protocol import Protocol
 from vdm.records import card as cards
 from vdm.records import identity, lock, replay, schema, weights
@@ -229,7 +229,7 @@ def weights_again(experiment: build.Experiment, path: Path, there: Record) -> tu
     """The losses on held-out clips that the record has, taken again with the card's weights."""
     average = weights.read(path, experiment.abstract_state().ema)
     with jax.set_mesh(experiment.mesh):
-        losses = evaluate.make_validation(experiment)(average)
+        losses = validation.make_validation(experiment)(average)
     found, _ = losses_apart(there.level_losses, losses, publish.tolerance_of(experiment.config))
     return tuple(dataclasses.replace(score, name=f"weights' {score.name}") for score in found)
 
