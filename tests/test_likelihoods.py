@@ -109,7 +109,13 @@ def test_a_run_is_told_what_was_measured_and_how():
     assert [metric.name for metric in metrics] == ["bits/dim (bound)", "bits/dim (flow)"]
     for metric in metrics:
         assert metric.low < metric.value < metric.high and metric.higher_is_better is False
-        assert metric.protocol["data"] == "dequantised" and metric.protocol["clips"] == NUM_CLIPS
+        assert metric.protocol["data"] == "dequantised" and metric.protocol["num_likelihood"] == NUM_CLIPS
+    asked = tiny.get_config()
+    for metric in metrics:
+        likelihoods.ask_again(asked, metric.protocol)
+    assert asked.scores.to_dict() == experiment.config.scores.to_dict()
+    with pytest.raises(ValueError, match="no protocol of bits/dim: 'rtol'"):
+        likelihoods.ask_again(asked, {"metric": "flow", "num_likelihood": 4, "log_snr_max": 10.0})
     assert len(curves[likelihoods.CURVE]) > 100
     with pytest.raises(ValueError, match=r"config.scores.likelihoods is 'elbo'; it must be one of: bound, flow"):
         likelihoods.measure(experiment_of(likelihoods=("elbo",)), {})

@@ -29,7 +29,7 @@ from vdm.records.record import Metric
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
-from vdm.types import Condition, Denoiser, Params
+from vdm.types import Condition, Config, Denoiser, Params
 
 CURVE = "bits/dim per log-SNR"
 TITLES = {"bound": "bits/dim (bound)", "flow": "bits/dim (flow)"}
@@ -170,18 +170,38 @@ def _denoiser(experiment: build.Experiment, params: Params, batch: Mapping[str, 
 
 
 def _protocol(experiment: build.Experiment, name: str) -> dict[str, Any]:
+    """What was asked for; how far the objective reaches is its own."""
     config, options = experiment.config, experiment.config.scores
-    low, high = log_snr_range(experiment)
+    of_route = {
+        "bound": {"log_snr_min": options.log_snr_min, "num_levels": options.num_levels},
+        "flow": {"rtol": options.flow.rtol, "probes": options.flow.probes},
+    }[name]
     return {
         "metric": name,
-        "clips": options.num_likelihood,
+        "num_likelihood": options.num_likelihood,
         "split": "validation",
         "data": "dequantised" if name == "flow" or config.objective.dequantise else "8-bit",
-        "log_snr_min": low if name == "bound" else None,
-        "log_snr_max": high,
-        "num_levels": options.num_levels if name == "bound" else None,
-        "rtol": options.flow.rtol if name == "flow" else None,
-        "probes": options.flow.probes if name == "flow" else None,
+        "log_snr_max": options.log_snr_max,
+        **of_route,
         "parameters": "average",
         "seed": config.seed,
     }
+
+
+def ask_again(config: Config, protocol: Mapping[str, Any]) -> None:
+    """Sets `config.scores` so that the number of this protocol is taken once more, beside those asked for already.
+
+    Raises:
+      ValueError: it is none of `_protocol`.
+    """
+    options = config.scores
+    try:
+        name = protocol["metric"]
+        build.lookup(TITLES, name, "scores.likelihoods")
+        for key in ("num_likelihood", "log_snr_max", *({"bound": ("log_snr_min", "num_levels"), "flow": ()}[name])):
+            options[key] = protocol[key]
+        if name == "flow":
+            options.flow.update({key: protocol[key] for key in ("rtol", "probes")})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no protocol of bits/dim: {error}") from error
+    options.likelihoods = (*options.likelihoods, name)

@@ -25,7 +25,7 @@ from pathlib import Path, PurePath
 import jax
 
 from configs import base
-from vdm import build, evaluate, publish, train, validation
+from vdm import build, evaluate, likelihoods, publish, train, validation
 from vdm.metrics.protocol import Protocol
 from vdm.records import card as cards
 from vdm.records import identity, lock, replay, schema, weights
@@ -258,6 +258,8 @@ def ask_again(config: Config, metrics: Iterable[Metric]) -> None:
     options = config.scores
     options.metrics = tuple(titles[metric.name] for metric in metrics if metric.name in titles)
     for metric in metrics:
+        if metric.name in likelihoods.TITLES.values():
+            likelihoods.ask_again(config, metric.protocol)
         if metric.name not in titles:
             continue
         fields = [field.name for field in dataclasses.fields(Protocol)]
