@@ -377,7 +377,8 @@ def _compare() -> ConfigDict:
     compare.seeds = (0,)  # each arm is trained once per seed
     compare.arms = ()  # names of `compare.arm`, in the order of the report
     compare.arm = ConfigDict()  # name -> see `arm`
-    compare.outcomes = ("valid clips",)  # the metrics that give the verdict over seeds, by their names in the record
+    compare.outcomes = ()  # the metrics that give the verdict over seeds, by their names in the record; none: the share
+    #   of valid clips, where the data have an oracle
     compare.parallel = 1  # runs at a time on a CPU, each a process with its share of the cores; 1: one after the other
     compare.healthy = ""  # report.json of several seeds of this comparison: its curves are drawn behind the arms'
     compare.num_shown = 8  # clips per arm in the report

@@ -77,6 +77,7 @@ def test_the_bound_is_the_integral_of_its_curve_with_both_ends():
     # Both routes draw noise of their own; the curve's is the same at all levels, so that its integral strays by
     # sqrt(2 / (clips x D)) = 0.3 %.
     experiment = exact(dequantise=False, num_clips=256)
+    experiment.config.scores.log_snr_min = -3.0  # where something of the data is left, which the prior's term must tell
     measured = likelihoods.over_clips(experiment, likelihoods.make_bound(experiment, {}), {}).mean()
     curve = np.array(likelihoods.curve(experiment, {}))
     low, high = likelihoods.log_snr_range(experiment)
@@ -84,7 +85,8 @@ def test_the_bound_is_the_integral_of_its_curve_with_both_ends():
     inside += curve[0, 1] * (curve[0, 0] - low) + curve[-1, 1] * (high - curve[-1, 0])
     videos = np.stack([experiment.splits.validation[i]["video"] for i in range(256)])
     x0 = validation.to_float(jnp.asarray(videos))
-    prior = bound.prior_kl(experiment.objective.schedule, x0, experiment.objective.noise_prior)
+    noisiest = float(experiment.times_of({}, (low,))[0])
+    prior = bound.prior_kl(experiment.objective.schedule, x0, experiment.objective.noise_prior, noisiest)
     std = np.exp(-high / 2)
     z = x0 + std * jax.random.normal(jax.random.key(1), x0.shape)
     ends = float(jnp.mean(prior + bound.nearest_level(x0, z, jnp.full((1, 1, 1, 1, 1), std)).sum(axis=1)))
@@ -105,6 +107,7 @@ def test_the_curve_is_blank_where_the_objective_does_not_reach():
 
 def test_a_run_is_told_what_was_measured_and_how():
     experiment = exact()
+    likelihoods.check(experiment)
     metrics, curves = likelihoods.measure(experiment, {})
     assert [metric.name for metric in metrics] == ["bits/dim (bound)", "bits/dim (flow)"]
     for metric in metrics:

@@ -255,6 +255,8 @@ def measures(config: Config, i3d_weights: str = "") -> tuple[Measure, ...]:
         raise ValueError(
             f"config.scores.plugin names {', '.join(clash)}, which is a metric's name already; take another"
         )
+    for name in options.metrics:
+        title_of(config, name)
     makers = dict.fromkeys(make for name, (_, make, _) in METRICS.items() if name in options.metrics)
     if i3d_weights and extractor.i3d_kinetics not in makers:
         raise ValueError(
@@ -267,11 +269,17 @@ def measures(config: Config, i3d_weights: str = "") -> tuple[Measure, ...]:
         if name in METRICS:
             title, make, distance = METRICS[name]
             return Measure(name, title, extractors[make], _distance(distance, options))
-        rest = dict(lookup(METRICS | dict(options.plugin), name, "scores.metrics"))
+        rest = dict(options.plugin[name])
         distance = rest.pop("distance")
-        return Measure(distance, f"{distance} of {name}", plugin.read(name, **rest), _distance(distance, options))
+        return Measure(distance, title_of(config, name), plugin.read(name, **rest), _distance(distance, options))
 
     return tuple(measure(name) for name in options.metrics)
+
+
+def title_of(config: Config, name: str) -> str:
+    """What a score is called in records. Raises ValueError for one that is in no table."""
+    entry = lookup(METRICS | dict(config.scores.plugin), name, "scores.metrics")
+    return entry[0] if name in METRICS else f"{entry.distance} of {name}"
 
 
 def _distance(name: str, options: Config) -> scores.Distance:

@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from data import pipeline
-from vdm import build, evaluate, sample, train
+from vdm import build, evaluate, likelihoods, sample, train
 from vdm.metrics.oracles import ShapeOracle
 from vdm.records import comparison, identity, record, report, statistics
 from vdm.records.comparison import Arm, Comparison, Correlation, Healthy, OverSeeds, PassLine, Report
-from vdm.records.record import Record
+from vdm.records.record import Metric, Record
 from vdm.records.statistics import Interval
 from vdm.runtime import processes
 from vdm.runtime.processes import JobFailed
@@ -169,7 +169,8 @@ def run(cell: Cell) -> Record | None:
             return None
     else:
         print("  recorded as trained")
-    if before.evaluated_step != before.num_steps or not sample.written(samples_of(cell)):
+    lacking = set(will_measure(cell.config)) - {metric.name for metric in before.metrics}
+    if before.evaluated_step != before.num_steps or lacking or not sample.written(samples_of(cell)):
         before = evaluate.evaluate(cell.config, cell.folder)
     return before
 
@@ -264,7 +265,13 @@ def expected(about: Config, arm: Arm) -> Iterator[PassLine]:
 
 def check_lines(config: Config) -> None:
     """Raises ValueError for a line about a metric that will not be measured, before anything is."""
-    measured = (evaluate.VALID, evaluate.DIRECTIONS) if build.oracle(config) is not None else ()
+    measured = will_measure(config)
+    for name in config.compare.outcomes:
+        if name not in measured:
+            raise ValueError(
+                f"config.compare.outcomes names {name!r}; what will be measured is: "
+                f"{', '.join(measured) or 'nothing'}. config.scores asks for more"
+            )
     for arm in config.compare.arms:
         about = config.compare.arm[arm]
         for name in (*about.at_least, *about.at_most):
@@ -273,6 +280,13 @@ def check_lines(config: Config) -> None:
                     f"config.compare.arm.{arm} draws a line for {name!r}; what will be measured is: "
                     f"{', '.join(measured) or 'nothing, these data have no oracle'}"
                 )
+
+
+def will_measure(config: Config) -> tuple[str, ...]:
+    """The names of the metrics that every run will have."""
+    of_oracle = (evaluate.VALID, evaluate.DIRECTIONS) if build.oracle(config) is not None else ()
+    of_bits = (likelihoods.TITLES[name] for name in config.scores.likelihoods)
+    return (*of_oracle, *(build.title_of(config, name) for name in config.scores.metrics), *of_bits)
 
 
 def check_validation(experiment: build.Experiment) -> None:
@@ -318,21 +332,37 @@ def notes(config: Config, grid: list[Cell]) -> Iterator[str]:
 
 
 def over_seeds(config: Config, records: Mapping[str, list[Record]]) -> tuple[OverSeeds, ...]:
-    """How the outcomes of each two trained arms differ from seed to seed; nothing for a single seed."""
+    """How the outcomes of each two trained arms differ from seed to seed; nothing for a single seed.
+
+    Raises:
+      ValueError: a run was not measured so.
+    """
     if len(config.compare.seeds) == 1:
         return ()
     arms = {config.compare.arm[name].title: runs for name, runs in records.items() if runs[0].num_steps}
     entries = []
-    for outcome in config.compare.outcomes:
-        measured = {
-            title: [metric for done in runs for metric in done.metrics if metric.name == outcome]
-            for title, runs in arms.items()
-        }
+    for outcome in outcomes(config):
+        measured = {title: [_metric(done, outcome) for done in runs] for title, runs in arms.items()}
         for one, two in itertools.combinations(measured, 2):
-            pairs_of_seeds = list(zip(measured[one], measured[two], strict=True))
-            apart = tuple(first.value - second.value for first, second in pairs_of_seeds)
-            entries += [OverSeeds(outcome, one, two, apart, pairs_of_seeds[0][0].unit)] if apart else []
+            by_seed = list(zip(measured[one], measured[two], strict=True))
+            apart = tuple(first.value - second.value for first, second in by_seed)
+            entries.append(OverSeeds(outcome, one, two, apart, by_seed[0][0].unit))
     return comparison.corrected(entries)
+
+
+def outcomes(config: Config) -> tuple[str, ...]:
+    """The metrics that give the verdict; where none are named, the share of valid clips if the data have an oracle."""
+    return config.compare.outcomes or ((evaluate.VALID,) if build.oracle(config) is not None else ())
+
+
+def _metric(done: Record, name: str) -> Metric:
+    found = [metric for metric in done.metrics if metric.name == name]
+    if not found:
+        raise ValueError(
+            f"config.compare.outcomes names {name!r}, and {done.name} was not measured so (seed "
+            f"{done.seeds.get('config')}); it has: {', '.join(metric.name for metric in done.metrics)}"
+        )
+    return found[0]
 
 
 def command() -> str:

@@ -62,8 +62,10 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i
             f"{workdir} holds no record.json; train first: python -m vdm train --config=... --workdir={workdir}"
         )
     measures = build.measures(config, i3d_weights)
+    likelihoods.check_options(config)
     experiment, params, step = sample.restore(config, workdir, step)
     scoring.check(config, experiment, measures)
+    likelihoods.check(experiment)
     since = time.monotonic()
     with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:
         with jax.set_mesh(experiment.mesh):
@@ -78,7 +80,7 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i
         )
         bits, curve = likelihoods.measure(experiment, params, dog.beat)
     levels = {name: tuple(points) for name, points in losses.items()} | curve
-    scored = dataclasses.replace(before, level_losses=levels, metrics=(*metrics, *bits), evaluated_step=step)
+    scored = dataclasses.replace(before, **_kept(before, step, (*metrics, *bits), levels), evaluated_step=step)
     if identity.identity_hash(config) != before.identity_hash:
         print("The record is left as it is: this evaluation's config is not the run's own.")
         return scored
@@ -87,6 +89,17 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i
         scored = record.spend(scored, "evaluate", time.monotonic() - since)
         record.write(workdir, scored)
     return scored
+
+
+def _kept(
+    before: Record, step: int, metrics: tuple[Metric, ...], levels: dict[str, tuple[tuple[float, float], ...]]
+) -> dict[str, Any]:
+    """The new numbers, and those of earlier evaluations of the same step that were not measured again."""
+    if before.evaluated_step != step:
+        return {"metrics": metrics, "level_losses": levels}
+    measured = {metric.name for metric in metrics}
+    earlier = tuple(metric for metric in before.metrics if metric.name not in measured)
+    return {"metrics": (*metrics, *earlier), "level_losses": before.level_losses | levels}
 
 
 def folder_of(workdir: epath.PathLike, step: int) -> epath.Path:

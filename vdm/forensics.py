@@ -41,7 +41,12 @@ class NotFiniteError(FloatingPointError):
 def replay(experiment: build.Experiment, folder: epath.Path, step: int) -> dict[str, Any]:
     """Does the steps from the newest checkpoint up to `step` on again, or from the first parameters, and tells what
     `step` (counted from 0) sees.
+
+    Raises:
+      ValueError: a step that the config's run does not have.
     """
+    if not 0 <= step < experiment.config.run.num_steps:
+        raise ValueError(f"there is no step {step}: the run has 0 to {experiment.config.run.num_steps - 1}")
     with jax.set_mesh(experiment.mesh):
         before = _state_before(experiment, folder, step)
         first = int(before.step)
@@ -102,22 +107,22 @@ def _examine(
     return told, sorted(layers, key=lambda row: not (row["parameters"]["not_finite"] or row["gradient"]["not_finite"]))
 
 
-def _extremes(leaf: Array) -> Array:
+def _extremes(leaf: Array) -> tuple[Array, Array, Array]:
     finite = jnp.isfinite(leaf)
     low, high = jnp.min(jnp.where(finite, leaf, jnp.inf)), jnp.max(jnp.where(finite, leaf, -jnp.inf))
-    return jnp.stack([low, high, jnp.sum(~finite).astype(low.dtype)])
+    return low, high, jnp.sum(~finite)
 
 
 def _by_layer(tree: Params) -> list[tuple[str, dict[str, Any]]]:
     return [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), _told(*leaf.tolist()))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        (jax.tree_util.keystr(path, simple=True, separator="/"), _told(*(number.item() for number in extremes)))
+        for path, extremes in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda part: isinstance(part, tuple))
     ]
 
 
-def _told(low: float, high: float, not_finite: float) -> dict[str, Any]:
+def _told(low: float, high: float, not_finite: int) -> dict[str, Any]:
     """None where no value of the layer is finite."""
-    return {"min": _number(low), "max": _number(high), "not_finite": int(not_finite)}
+    return {"min": _number(low), "max": _number(high), "not_finite": not_finite}
 
 
 def _examples(experiment: build.Experiment, step: int, told: dict[str, np.ndarray]) -> list[dict[str, Any]]:

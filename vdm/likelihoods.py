@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Float64
 
 from data import pipeline
 from vdm import build, validation
-from vdm.diffusion import bound, likelihood, objectives, schedules
+from vdm.diffusion import bound, likelihood, noise_priors, objectives, schedules
 from vdm.diffusion.times import LogSnrUniform
 from vdm.records import statistics
 from vdm.records.record import Metric
@@ -45,15 +45,49 @@ def measure(
     options = experiment.config.scores
     if not options.likelihoods:
         return (), {}
+    check_options(experiment.config)
     made = {"bound": make_bound, "flow": make_flow}
     metrics = []
     for name in options.likelihoods:
-        of_batch = build.lookup(made, name, "scores.likelihoods")(experiment, params)
+        of_batch = made[name](experiment, params)
         per_clip = over_clips(experiment, of_batch, params, beat)
         interval = statistics.mean_of_few(per_clip)
         protocol = _protocol(experiment, name)
         metrics.append(Metric(TITLES[name], interval.estimate, interval.low, interval.high, "", False, protocol))
     return tuple(metrics), {CURVE: curve(experiment, params, beat)}
+
+
+def check_options(config: Config) -> None:
+    """Raises ValueError for options of `config.scores` that cannot be, before anything is opened."""
+    options = config.scores
+    for name in options.likelihoods:
+        build.lookup(TITLES, name, "scores.likelihoods")
+    for key, smallest in (("num_likelihood", 2), ("num_levels", 2)):
+        if options[key] < smallest:
+            raise ValueError(f"config.scores.{key} is {options[key]}; it must be at least {smallest}")
+    if options.log_snr_min >= options.log_snr_max:
+        raise ValueError(
+            f"config.scores.log_snr_min is {options.log_snr_min:g} and log_snr_max {options.log_snr_max:g}; the first "
+            "must be lower"
+        )
+
+
+def check(experiment: build.Experiment) -> None:
+    """Raises ValueError where the data or the objective do not allow what is asked for, before anything is computed."""
+    config, held = experiment.config, len(experiment.splits.validation)
+    if not config.scores.likelihoods:
+        return
+    if held < config.scores.num_likelihood:
+        raise ValueError(
+            f"config.scores.num_likelihood is {config.scores.num_likelihood}, and the validation split has {held} "
+            "clips; lower it"
+        )
+    noise_priors.require_regular(experiment.objective.noise_prior, config.data.num_frames, "a likelihood")
+    low, high = log_snr_range(experiment)
+    if low >= high:
+        raise ValueError(
+            f"the objective was trained on log-SNRs that config.scores leaves out: none is from {low:g} to {high:g}"
+        )
 
 
 def log_snr_range(experiment: build.Model) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from data import pipeline
 from data.sources import Source
@@ -32,7 +32,9 @@ from vdm.runtime import mesh as meshes
 from vdm.types import BATCH_AXES, Config
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
-Features = Float32[np.ndarray, "n d"]
+Features = Float32[np.ndarray, "clips vectors d"]
+Place = tuple[Source, Int[np.ndarray, "clips"]]  # clips of a split
+ORDER = 0  # seed of which clips of the data are taken, and of what is random in them
 
 
 def check(config: Config, experiment: build.Experiment, measures: Iterable[build.Measure]) -> None:
@@ -46,12 +48,11 @@ def check(config: Config, experiment: build.Experiment, measures: Iterable[build
     if not measures:
         return
     _check_options(config, meshes.ways(experiment.mesh, BATCH_AXES))
-    train, held = len(splits.train), len(vars(splits)[options.split])
-    disjoint = held + train if options.split != "train" else train
-    if held < options.num_real or train < options.num_real or disjoint < 2 * options.num_real:
+    held = len(vars(splits)[options.split])
+    if held < options.num_real:
         raise ValueError(
-            f"config.scores.num_real is {options.num_real}: as many clips of the {options.split} split are needed, "
-            f"which has {held}, and as many others of the training split, for the floor, which has {train}. Lower it"
+            f"config.scores.num_real is {options.num_real}, and the {options.split} split has {held} clips; lower it, "
+            "or hold more clips out"
         )
     for measure in measures:
         measure.extractor.require(config.data.num_frames, splits.train.num_channels)
@@ -120,33 +121,47 @@ def score(
     measures = tuple(measures)
     if not measures:
         return ()
-    real, others = (_clips(experiment, rows) for rows in _rows(experiment))
-    seen: dict[int, dict[str, Features]] = {}
+    real, others = (_clips(experiment, place) for place in _places(experiment))
+    seen: dict[int, tuple[Features, Features, Features | None]] = {}
     made = []
     for measure in measures:
         look = id(measure.extractor)
         if look not in seen:
             see = make_features(experiment.mesh, measure.extractor, options.batch_size, options.resize, beat)
-            seen[look] = {"samples": see(clips), "real": see(real), "others": see(others)}
-        features = seen[look]
-        sets = np.split(features["samples"], options.repeats)
-        found = measure.distance.score(sets, features["real"], features["others"], config.seed)
+            seen[look] = see(clips), see(real), None if others is None else see(others)
+        of_samples, of_real, of_others = seen[look]
+        sets = np.split(of_samples, options.repeats)
+        found = measure.distance.score(sets, of_real, of_others, config.seed)
         made.append(_metric(experiment, measure, found))
     return tuple(made)
 
 
-def _rows(experiment: build.Experiment) -> tuple[tuple[Source, np.ndarray], tuple[Source, np.ndarray]]:
-    """Where the clips of the data lie: the first of the split, and for the floor the last of the training split."""
+def _places(experiment: build.Experiment) -> tuple[Place, Place | None]:
+    """Where the clips of the data lie, and as many others as there are samples, of the training split, for the floor;
+    None where it has not so many, which is said.
+
+    Clips often lie class by class: they are taken in an order of their own, the same for every run.
+    """
     options, splits = experiment.config.scores, experiment.splits
-    last = np.arange(len(splits.train))[-options.num_real :]
-    return (vars(splits)[options.split], np.arange(options.num_real)), (splits.train, last)
+    source = vars(splits)[options.split]
+    train = _order(len(splits.train))[options.num_real if options.split == "train" else 0 :]
+    real = source, _order(len(source))[: options.num_real]
+    if len(train) < options.num_samples:
+        print(f"no floor: it needs {options.num_samples} more clips of the training split, which has {len(train)}")
+        return real, None
+    return real, (splits.train, train[: options.num_samples])
 
 
-def _clips(experiment: build.Experiment, place: tuple[Source, np.ndarray]) -> Clips:
-    options = experiment.config.scores
-    source, rows = place
+def _order(length: int) -> Int[np.ndarray, "length"]:
+    return np.random.default_rng(ORDER).permutation(length)
+
+
+def _clips(experiment: build.Experiment, place: Place | None) -> Clips | None:
+    if place is None:
+        return None
+    options, (source, rows) = experiment.config.scores, place
     if options.clip_rule == "random":
-        batches = pipeline.drawn(source, rows, options.batch_size, experiment.config.data.seed)
+        batches = pipeline.drawn(source, rows, options.batch_size, ORDER)
         return np.concatenate([batch["video"] for batch in batches])
     return np.stack([source[int(row)]["video"] for row in rows])
 
@@ -154,7 +169,10 @@ def _clips(experiment: build.Experiment, place: tuple[Source, np.ndarray]) -> Cl
 def make_features(
     mesh: Mesh, extractor: Extractor, batch_size: int, grid: Grid = "centres", beat: Callable[[], None] = lambda: None
 ) -> Callable[[Clips], Features]:
-    """The function from 8-bit clips to what the extractor sees of them, computed over the mesh in batches."""
+    """The function from 8-bit clips to what the extractor sees of them, computed over the mesh in batches.
+
+    ValueError, when called, for an extractor that gives another number of vectors than it says.
+    """
     rows = meshes.batch_rows(mesh, batch_size)
     weights = jax.device_put(extractor.weights, meshes.replicated(mesh))
 
@@ -168,7 +186,13 @@ def make_features(
             some = clips[first : first + batch_size]
             padded = some[np.arange(batch_size) % len(some)][rows]
             part = np.asarray(of(weights, meshes.global_batch(padded, mesh, batch_size)))
-            parts.append(part[: len(part) // batch_size * len(some)])
+            vectors = clips.shape[1] if extractor.sees == "frames" else 1
+            if len(part) != batch_size * vectors:
+                raise ValueError(
+                    f"{extractor.name} sees {extractor.sees}, and gave {len(part)} vectors for {batch_size} clips of "
+                    f"{clips.shape[1]} frames"
+                )
+            parts.append(part.reshape(batch_size, vectors, -1)[: len(some)])
             beat()
         return np.concatenate(parts)
 

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.metrics import grid
-from vdm.metrics import frechet, jackknife, kernel, moments
+from vdm.metrics import frechet, jackknife, kernel
 
-Features = Float[np.ndarray, "n d"]
-Sets = dict[str, Features]  # "reference", "undistorted" and a rung's name -> features, clip by clip
+Features = Float[np.ndarray, "_ _ d"]  # clips, vectors of each
+Sets = dict[str, Features]  # "reference", "undistorted" and a rung's name -> features
 ERRORS = 2.0  # standard errors from which on a difference is one
 ROUNDING = 1e-9  # of the floor: what two orders of the same sum may differ by
 
@@ -28,35 +28,30 @@ def answers(metric: str, sets: Sets) -> list[dict[str, Any]]:
 
 
 def _answer(metric: str, sets: Sets, rung: str, number: int) -> dict[str, Any]:
-    per_clip = len(sets["reference"]) // grid.NUM_CLIPS  # vectors: one, or one for each frame
-    first = {name: sets[name][: number * per_clip] for name in ("reference", "undistorted", rung)}
-    measure = kernel.discrepancy if metric == "kvd" else _frechet
+    first = {name: sets[name][:number] for name in ("reference", "undistorted", rung)}
+    measure = _kernel if metric == "kvd" else _frechet
     value, floor = (measure(first[name], first["reference"]) for name in (rung, "undistorted"))
-    error = _error_of_difference(measure, first[rung], first["undistorted"], first["reference"], per_clip)
+    error = _error_of_difference(measure, first[rung], first["undistorted"], first["reference"])
     answer = "above" if value - floor > max(ERRORS * error, ROUNDING * abs(floor)) else "floor"
     return {"value": value, "floor": floor, "difference": value - floor, "standard_error": error, "answer": answer}
 
 
 def _error_of_difference(
-    measure: Callable[[Features, Features], float],
-    rung: Features,
-    undistorted: Features,
-    reference: Features,
-    per_clip: int,
+    measure: Callable[[Features, Features], float], rung: Features, undistorted: Features, reference: Features
 ) -> float:
     """The same clips are on both sides of the difference, so they are left out together."""
-    rows = [_rows(group, per_clip) for group in jackknife.groups(len(reference) // per_clip)]
+    groups = jackknife.groups(len(reference))
 
     def difference(own: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
         some, others = np.concatenate(own), np.concatenate(theirs)
         return measure(rung[some], reference[others]) - measure(undistorted[some], reference[others])
 
-    return jackknife.standard_error(difference, rows, rows)
-
-
-def _rows(clips: np.ndarray, per_clip: int) -> np.ndarray:
-    return (clips[:, None] * per_clip + np.arange(per_clip)).reshape(-1)
+    return jackknife.standard_error(difference, groups, groups)
 
 
 def _frechet(first: Features, second: Features) -> float:
-    return frechet.distance(moments.of(first), moments.of(second))
+    return frechet.distance(frechet.of_clips(first), frechet.of_clips(second))
+
+
+def _kernel(first: Features, second: Features) -> float:
+    return kernel.discrepancy(first[:, 0], second[:, 0])

@@ -70,7 +70,7 @@ RUNGS = {
     "blur 1": Rung(distortions.blur(1.0), "above", "above", "open"),
     "noise 4": Rung(distortions.noise(4.0), "above", "above", "open"),
     "noise 16": Rung(distortions.noise(16.0), "above", "above", "open"),
-    "freeze": Rung(distortions.freeze, "above", "floor", "above"),
+    "freeze": Rung(distortions.freeze, "above", "open", "above"),  # fewer different frames, and in trails none with one
     "shuffle": Rung(distortions.shuffle, "open", "floor", "above"),
     "jitter 1": Rung(distortions.jitter(1), "above", "open", "above"),
     "jitter 2": Rung(distortions.jitter(2), "above", "open", "above"),

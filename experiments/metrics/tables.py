@@ -22,7 +22,7 @@ def page(records: dict[str, dict[str, Any]]) -> str:
 
 def table(record: dict[str, Any]) -> str:
     """A rung a row, a metric a column: the difference from undistorted clips with its standard error at the largest
-    number of clips, and the smallest number from which on the metric sees the rung; where the answer is not that which
+    number of clips, and the number from which on the metric always sees the rung; where the answer is not that which
     was stated, what was.
     """
     source = grid.SOURCES[record["source"]]
@@ -42,8 +42,9 @@ def _cell(record: dict[str, Any], metric: str, rung: str, source: grid.Source) -
     rows = [row for row in record["rows"] if (row["metric"], row["rung"]) == (metric, rung)]
     largest = rows[-1]
     number = f"{largest['difference']:+.3g} ± {largest['standard_error']:.2g}"
-    seen = [row["clips"] for row in rows if row["answer"] == "above"]
-    told = f"**{number}** ({min(seen)})" if largest["answer"] == "above" else number
+    blind = [i for i, row in enumerate(rows) if row["answer"] != "above"]
+    sees = largest["answer"] == "above"
+    told = f"**{number}** ({rows[max(blind, default=-1) + 1]['clips']})" if sees else number
     expected = grid.rungs(source)[rung].expected(metric)
     wrong = expected != "open" and expected != largest["answer"]
     return f"{told}, stated: {'above' if expected == 'above' else 'no difference'}" if wrong else told

@@ -108,6 +108,16 @@ def test_random_choices_belong_to_the_example_not_to_the_clip():
     assert not np.isin(joined(take(50, seed=1))["label"], found["label"]).any()
 
 
+def test_drawn_clips_are_random_by_their_index_and_seed_alone():
+    rows = np.array([7, 3, 11, 5, 0])
+    found = [joined(list(pipeline.drawn(Numbered(20), rows, size, 4))) for size in (2, 5)]
+    for one in found:
+        np.testing.assert_array_equal(one["video"].ravel(), rows)
+        np.testing.assert_array_equal(one["label"], found[0]["label"])
+    assert len(np.unique(found[0]["label"])) == 5 and (found[0]["label"] >= 0).all()
+    assert (joined(list(pipeline.drawn(Numbered(20), rows, 5, 5)))["label"] != found[0]["label"]).all()
+
+
 def test_overfit_repeats_the_first_clips_without_augmentation():
     for batch in take(3, batch_size=64, overfit=8):
         np.testing.assert_array_equal(np.bincount(batch["video"].ravel()), np.full(8, 8))

@@ -84,7 +84,7 @@ def test_the_bias_falls_as_one_over_the_number_and_is_extrapolated_away():
     d, shift = 16, np.eye(16)[0]
     estimates, finite = [], []
     for repeat in range(10):
-        first, second = rng.normal(size=(512, d)), rng.normal(size=(512, d)) + shift
+        first, second = rng.normal(size=(512, 1, d)), rng.normal(size=(512, 1, d)) + shift
         curve = frechet.bias_curve(first, second, seed=repeat)
         assert curve.sizes == (512, 410, 341, 293, 256)
         estimates.append(curve.at_infinity)
@@ -105,7 +105,7 @@ def test_published_bias_at_four_sizes():
 
 def test_no_extrapolation_where_the_curve_is_no_line():
     rng = np.random.default_rng(7)
-    curve = frechet.bias_curve(rng.normal(size=(60, 16)), rng.normal(size=(60, 16)), seed=0)
+    curve = frechet.bias_curve(rng.normal(size=(60, 1, 16)), rng.normal(size=(60, 1, 16)), seed=0)
     assert curve.at_infinity is None
 
 
@@ -115,10 +115,27 @@ def test_the_standard_error_is_that_of_repeated_samples():
     mostly bias."""
     rng = np.random.default_rng(8)
     for shift in (0.0, 1.0):
-        pairs = [(rng.normal(size=(200, 8)) + shift, rng.normal(size=(160, 8))) for _ in range(60)]
-        found = [frechet.distance(*map(moments.of, pair)) for pair in pairs]
+        pairs = [(rng.normal(size=(200, 1, 8)) + shift, rng.normal(size=(160, 1, 8))) for _ in range(60)]
+        found = [frechet.distance(*map(frechet.of_clips, pair)) for pair in pairs]
         said = np.mean([frechet.standard_error(*pair) for pair in pairs[:20]])
         assert said == pytest.approx(np.std(found, ddof=1), rel=0.35)
+
+
+@pytest.mark.feature("M1")
+def test_the_standard_error_knows_that_frames_of_a_clip_are_alike_and_that_clips_come_class_by_class():
+    """100 clips of 8 nearly equal frames, of 10 classes in turn (as samples are drawn): classes of their own means."""
+    rng = np.random.default_rng(9)
+    means = 2 * rng.normal(size=(10, 4))
+
+    def clips():
+        own = means[np.arange(100) % 10] + 0.5 * rng.normal(size=(100, 4))
+        return own[:, None] + 0.1 * rng.normal(size=(100, 8, 4))
+
+    pairs = [(clips(), clips()) for _ in range(60)]
+    found = [frechet.distance(*map(frechet.of_clips, pair)) for pair in pairs]
+    said = np.mean([frechet.standard_error(*pair) for pair in pairs[:10]])
+    # between too little (groups of single frames: 8 times) and what a sample without fixed classes would vary by
+    assert np.std(found, ddof=1) < said < 4 * np.std(found, ddof=1)
 
 
 def test_refusals():
@@ -130,5 +147,5 @@ def test_refusals():
     with pytest.raises(ValueError, match="needs 2 feature vectors; given 1"):
         frechet.distance(moments.of(features[:1]), moments.of(features))
     with pytest.raises(ValueError, match="at least 20 clips"):
-        frechet.standard_error(features, features)
+        frechet.standard_error(features[:, None], features[:, None])
     assert [len(rows) for rows in jackknife.groups(41)] == [3] + [2] * 19

@@ -96,10 +96,10 @@ def nearest_level(x0: Video, mean: Video, std: Float[Array, "..."]) -> Time:
     return _sum(of_all + 0.5 * ((x0 - mean) / std) ** 2)
 
 
-def prior_kl(schedule: Schedule, x0: Video, noise_prior: NoisePrior) -> PerExample:
-    """KL(q(x1 | x0) || N(0, sigma(1)^2 S)): to where sampling starts. Raises ValueError where S is singular."""
+def prior_kl(schedule: Schedule, x0: Video, noise_prior: NoisePrior, t: float = 1.0) -> PerExample:
+    """KL(q(x_t | x0) || N(0, sigma(t)^2 S)): to where sampling starts. Raises ValueError where S is singular."""
     noise_priors.require_regular(noise_prior, x0.shape[1], "a bound")
-    log_snr = schedules.log_snr(schedule, jnp.ones((), x0.dtype))
+    log_snr = schedules.log_snr(schedule, jnp.full((), t, x0.dtype))
     return 0.5 * jnp.exp(log_snr) * _sum(noise_priors.whiten(noise_prior, x0) ** 2).sum(axis=1)
 
 
@@ -187,7 +187,8 @@ def continuous(
     decoder: Decoder,
     noise_prior: NoisePrior,
 ) -> Bound:
-    """An unbiased estimate of the bound between the two ends of the measure, the smallest of which is decoded.
+    """An unbiased estimate of the bound between the two ends of the measure: sampling starts at the largest time, and
+    the smallest is decoded.
 
     It depends on the schedule and the measure by their ends alone; `times.LogSnrUniform` has the lowest variance where
     the errors of the noise are even.
@@ -214,11 +215,12 @@ def continuous(
 
     levels = u.shape[0]
     diffusion = jax.lax.map(term, (jnp.arange(levels), u)).mean(axis=0)
-    smallest = jnp.full(x0.shape[0], times.ends(schedule)[0], x0.dtype)
+    cleanest, noisiest = times.ends(schedule)
+    smallest = jnp.full(x0.shape[0], cleanest, x0.dtype)
     _, level = at(smallest)
     z0 = process.diffuse(x0, noise_priors.correlate(noise_prior, noise(jnp.asarray(levels))), level)
     of_x0 = decoder(x0, z0 / process.spread(level.alpha), process.spread(level.sigma / level.alpha))
-    return Bound(prior_kl(schedule, x0, noise_prior), diffusion, of_x0.sum(axis=1))
+    return Bound(prior_kl(schedule, x0, noise_prior, noisiest), diffusion, of_x0.sum(axis=1))
 
 
 def _sum(per_pixel: Video) -> Time:

@@ -22,7 +22,7 @@ from vdm.metrics.moments import Estimator, Moments
 
 SIZES = 5  # of the bias curve: N, and so many equal steps in 1/N, down to N/2
 REPEATS = 8  # subsets of each size
-MIN_VECTORS_PER_DIMENSION = 2  # in the smallest subset, for a straight line in 1/N
+MIN_CLIPS_PER_DIMENSION = 2  # in the smallest subset, for a straight line in 1/N
 
 
 def distance(first: Moments, second: Moments, estimator: Estimator = "N-1") -> float:
@@ -48,25 +48,32 @@ def _root(covariance: Float64[np.ndarray, "d d"]) -> Float64[np.ndarray, "d d"]:
 
 
 def standard_error(
-    first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m d"], estimator: Estimator = "N-1"
+    first: Float[np.ndarray, "n vectors d"], second: Float[np.ndarray, "m vectors d"], estimator: Estimator = "N-1"
 ) -> float:
-    """How much the distance would vary with other samples of the same sizes, by a jackknife that leaves out groups."""
+    """How much the distance would vary with other clips, as many, by a jackknife that leaves out groups of them; the
+    vectors of a clip (its frames', say) are not independent, and go together.
+    """
     return jackknife.standard_error(
         lambda one, two: distance(moments.total(one), moments.total(two), estimator),
-        [moments.of(first[rows]) for rows in jackknife.groups(len(first))],
-        [moments.of(second[rows]) for rows in jackknife.groups(len(second))],
+        [of_clips(first[rows]) for rows in jackknife.groups(len(first))],
+        [of_clips(second[rows]) for rows in jackknife.groups(len(second))],
     )
+
+
+def of_clips(features: Float[np.ndarray, "clips vectors d"]) -> Moments:
+    """The moments of all vectors of clips."""
+    return moments.of(features.reshape(-1, features.shape[-1]))
 
 
 @dataclasses.dataclass(frozen=True)
 class BiasCurve:
-    """How the distance falls with the number of vectors.
+    """How the distance falls with the number of clips.
 
     Attributes:
-      sizes: numbers of vectors, of both sets alike, falling.
+      sizes: numbers of clips, of both sets alike, falling.
       means: of the distance over subsets of that size.
       at_infinity: where the straight line through `means` against 1/size meets zero (Chong & Forsyth 2020); None where
-        the smallest subset has too few vectors for its dimensions and the curve is no line.
+        the smallest subset has too few clips for its dimensions and the curve is no line.
     """
 
     sizes: tuple[int, ...]
@@ -75,24 +82,27 @@ class BiasCurve:
 
 
 def bias_curve(
-    first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m d"], seed: int, estimator: Estimator = "N-1"
+    first: Float[np.ndarray, "n vectors d"],
+    second: Float[np.ndarray, "m vectors d"],
+    seed: int,
+    estimator: Estimator = "N-1",
 ) -> BiasCurve:
-    """Distances between random subsets of the same size of both sets, drawn without replacement.
+    """Distances between random subsets of as many clips of both sets, drawn without replacement.
 
     Sizes go from the smaller set's down to half of it.
     """
     largest = min(len(first), len(second))
     if largest < 4:
-        raise ValueError(f"A bias curve needs at least 4 vectors in both sets; given {len(first)} and {len(second)}.")
+        raise ValueError(f"A bias curve needs at least 4 clips in both sets; given {len(first)} and {len(second)}.")
     sizes = [round(largest / (1 + step / (SIZES - 1))) for step in range(SIZES)]
     generator = np.random.default_rng(seed)
 
     def once(size: int) -> float:
         one, two = (features[generator.permutation(len(features))[:size]] for features in (first, second))
-        return distance(moments.of(one), moments.of(two), estimator)
+        return distance(of_clips(one), of_clips(two), estimator)
 
     means = [float(np.mean([once(size) for _ in range(REPEATS)])) for size in sizes]
-    straight = sizes[-1] >= MIN_VECTORS_PER_DIMENSION * first.shape[1]
+    straight = sizes[-1] >= MIN_CLIPS_PER_DIMENSION * first.shape[-1]
     return BiasCurve(tuple(sizes), tuple(means), _intercept(sizes, means) if straight else None)
 
 

@@ -10,16 +10,20 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from scipy.special import stdtrit
 
 NUM_GROUPS = 20
+QUANTILE = float(stdtrit(NUM_GROUPS - 1, 0.975))  # standard errors on each side of a 95 % interval
 Group = TypeVar("Group")
 
 
 def groups(count: int) -> list[np.ndarray]:
-    """The rows 0, ..., count - 1 dealt out to `NUM_GROUPS` groups as equal as can be."""
+    """The rows 0, ..., count - 1 dealt out to `NUM_GROUPS` groups as equal as can be, at random: clips often come class
+    by class, or one of each class in turn.
+    """
     if count < NUM_GROUPS:
         raise ValueError(f"A standard error needs at least {NUM_GROUPS} clips in both sets; given {count}.")
-    return [np.arange(first, count, NUM_GROUPS) for first in range(NUM_GROUPS)]
+    return np.array_split(np.random.default_rng(0).permutation(count), NUM_GROUPS)
 
 
 def standard_error(

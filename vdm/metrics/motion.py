@@ -126,7 +126,7 @@ def features(
             f"the motion of clips of {video.shape[1]} frames cannot be counted: accelerations over {histograms.frames} "
             f"frames need {histograms.frames + 2}"
         )
-    return jax.lax.map(lambda clip: histograms.of(tracker.tracks(clip)), video)
+    return jax.vmap(lambda clip: histograms.of(tracker.tracks(clip)))(video)
 
 
 def _half(frames: Float[Array, "frames h w"]) -> Array:

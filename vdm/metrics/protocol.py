@@ -7,7 +7,7 @@ frames of a video were taken, or how they were resized.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 ClipRule = Literal["centre", "random"]  # the middle of a video, or consecutive frames from a random one on; in both
@@ -57,24 +57,25 @@ class Protocol:
     seed: int
 
 
-UNKNOWN = None  # in a preset: no primary source says
+FREE = "any"  # in a preset: the protocol leaves it to its user
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A published protocol: fields of Protocol as its source has them; UNKNOWN where it does not say.
+    """A published protocol: fields of Protocol as its source has them. What it does not say is unknown.
 
     Attributes:
+      fields: values, or FREE.
       remark: what must be known of the numbers that were published under it.
     """
 
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
     source: str
     remark: str = ""
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        return tuple(field for field, value in self.fields.items() if value is UNKNOWN)
+        return tuple(field.name for field in dataclasses.fields(Protocol) if field.name not in self.fields)
 
 
 def require_preset(name: str, protocol: Protocol, assumed: Collection[str] = ()) -> None:
@@ -102,44 +103,31 @@ def require_preset(name: str, protocol: Protocol, assumed: Collection[str] = ())
     wrong = [
         f"{field} is {given[field]!r}, not {value!r}"
         for field, value in preset.fields.items()
-        if value is not UNKNOWN and given[field] != value
+        if value != FREE and given[field] != value
     ]
     if wrong:
         raise ValueError(f"this is not the protocol {name} ({preset.source}): {'; '.join(wrong)}")
 
 
+_I3D = {"metric": "fvd", "extractor": "i3d", "extractor_sha256": FREE}  # several files hold the same network
 _UNCONDITIONAL = {"num_given": 0, "given_counted": False, "samples_per_clip": 1, "pooled": True, "repeats": 1}
-_PREDICTION = {"given_counted": UNKNOWN, "samples_per_clip": UNKNOWN, "pooled": UNKNOWN, "repeats": UNKNOWN}
-_SMALL = {"height": 64, "width": 64}
-_STYLEGAN_V = _UNCONDITIONAL | {
-    "metric": "fvd",
-    "num_samples": 2048,
-    "num_real": 2048,
-    "clip_rule": "random",
-    "resize": UNKNOWN,  # done inside a TorchScript file whose code is published nowhere else
-    "extractor": "i3d",
-    "estimator": "N",
-}
+_SMALL = {"height": 64, "width": 64, "seed": FREE}
+# How it resizes to I3D's size is not published: that is done inside a TorchScript file.
+_STYLEGAN_V = _I3D | _UNCONDITIONAL
+_STYLEGAN_V |= {"num_samples": 2048, "num_real": 2048, "clip_rule": "random", "estimator": "N"}
+_STYLEGAN_V |= {"height": FREE, "width": FREE, "split": FREE, "seed": FREE}  # as the data set is prepared
 _STYLEGAN_V_SOURCE = (
     "universome/stylegan-v at 1f630af: metric_main.py, frechet_video_distance.py and metric_utils.py of src/metrics, "
     "src/training/dataset.py"
 )
-_MCVD = _SMALL | {
-    "metric": "fvd",
-    "num_samples": UNKNOWN,
-    "num_real": UNKNOWN,
-    "given_counted": True,
-    "samples_per_clip": 10,
-    "pooled": UNKNOWN,  # its code has both
-    "resize": "centres",
-    "split": "test",
-    "extractor": "i3d",
-    "estimator": "N-1",
-    "repeats": 1,
-}
+# Its code has both a pooled score and one of single samples, and does not say how many clips its tables are of.
+_MCVD = _I3D | _SMALL
+_MCVD |= {"given_counted": True, "samples_per_clip": 10, "resize": "centres", "split": "test"}
+_MCVD |= {"estimator": "N-1", "repeats": 1}
 _MCVD_SOURCE = (
     "voletiv/mcvd-pytorch at 226a3fd: models/fvd/fvd.py, runners/ncsn_runner.py, configs, example_scripts/final"
 )
+_HO = "Ho et al. 2022 (arXiv 2204.03458)"
 PRESETS = {
     "stylegan_v_fvd2048_16f": Preset(_STYLEGAN_V | {"num_frames": 16, "frame_stride": 1}, _STYLEGAN_V_SOURCE),
     "stylegan_v_fvd2048_128f": Preset(_STYLEGAN_V | {"num_frames": 128, "frame_stride": 1}, _STYLEGAN_V_SOURCE),
@@ -147,29 +135,28 @@ PRESETS = {
         _STYLEGAN_V | {"num_frames": 16, "frame_stride": 8}, _STYLEGAN_V_SOURCE
     ),
     "bair_1_to_15": Preset(
-        _PREDICTION
+        _I3D
         | _SMALL
-        | {"metric": "fvd", "extractor": "i3d", "num_given": 1, "num_frames": 16, "given_counted": True}
-        | {"num_real": 256, "split": "test", "frame_stride": 1}
-        | dict.fromkeys(("num_samples", "resize", "estimator"), UNKNOWN),
+        | {
+            "num_given": 1,
+            "num_frames": 16,
+            "given_counted": True,
+            "num_real": 256,
+            "split": "test",
+            "frame_stride": 1,
+        },
         "Tobi-r9/RaMViD, issue 9 (clips of 16 frames with the given one)",
     ),
     "kinetics600_5_to_11": Preset(
-        _PREDICTION
-        | _SMALL
-        | {"metric": "fvd", "extractor": "i3d", "num_given": 5, "num_frames": 16}
-        | dict.fromkeys(
-            ("num_samples", "num_real", "split", "frame_stride", "clip_rule", "resize", "estimator"), UNKNOWN
-        ),
-        "Ho et al. 2022 (arXiv 2204.03458)",
+        _I3D | _SMALL | {"num_given": 5, "num_frames": 16},
+        _HO,
         "Ho et al. report 16.2, and 16.9 where the clips of the data are drawn with replacement.",
     ),
     "ucf101_16x64x64": Preset(
         _UNCONDITIONAL
         | _SMALL
-        | {"metric": "frechet", "extractor": "c3d", "num_samples": 10_000, "num_frames": 16}
-        | dict.fromkeys(("num_real", "split", "frame_stride", "clip_rule", "resize", "estimator"), UNKNOWN),
-        "Ho et al. 2022 (arXiv 2204.03458)",
+        | {"metric": "frechet", "extractor": "c3d", "num_samples": 10_000, "num_frames": 16},  # which file is unknown
+        _HO,
         "A Frechet distance of C3D features, which the paper calls FID: it is neither FID nor FVD.",
     ),
     "smmnist_5_to_10": Preset(_MCVD | {"num_given": 5, "num_frames": 15}, _MCVD_SOURCE),

@@ -12,14 +12,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 
-from vdm.metrics import frechet, inception_score, jackknife, kernel, moments
+from vdm.metrics import frechet, inception_score, jackknife, kernel
 from vdm.metrics.frechet import BiasCurve
 from vdm.metrics.moments import Estimator
 
-NORMAL_QUANTILE = 1.959964  # of a 95 % interval
-
-Features = Float[np.ndarray, "n d"]
+Features = Float[np.ndarray, "_ _ d"]  # clips, and of each one vector or one of each of its frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Score:
 
     Attributes:
       low, high: of the 95 % interval over samples.
-      floor: the same number for clips of the data in place of samples; None where it has no meaning.
+      floor: the same number for as many clips of the data in place of samples; None where there are not so many.
       curve: how the number falls with the number of samples; None where it does not.
     """
 
@@ -46,12 +45,12 @@ class Distance(Protocol):
     @property
     def higher_is_better(self) -> bool: ...
 
-    def score(self, samples: list[Features], real: Features, other_real: Features, seed: int) -> Score:
+    def score(self, samples: list[Features], real: Features, others: Features | None, seed: int) -> Score:
         """The score, averaged over independent sets of samples.
 
         Args:
           samples: a set for each repeat.
-          real: clips that the samples are held against; other_real: as many others, for the floor.
+          real: clips that the samples are held against; others: as many more as there are samples, for the floor.
           seed: of random subsets.
         """
         ...
@@ -64,14 +63,14 @@ class Frechet:
     estimator: Estimator
     higher_is_better: bool = False
 
-    def score(self, samples: list[Features], real: Features, other_real: Features, seed: int) -> Score:
+    def score(self, samples: list[Features], real: Features, others: Features | None, seed: int) -> Score:
         values = [self._distance(features, real) for features in samples]
-        errors = [frechet.standard_error(features, real, self.estimator) for features in samples]
+        halves = [jackknife.QUANTILE * frechet.standard_error(features, real, self.estimator) for features in samples]
         curve = frechet.bias_curve(samples[0], real, seed, self.estimator)
-        return _score(values, errors, self._distance(other_real, real), curve)
+        return _score(values, halves, None if others is None else self._distance(others, real), curve)
 
     def _distance(self, first: Features, second: Features) -> float:
-        return frechet.distance(moments.of(first), moments.of(second), self.estimator)
+        return frechet.distance(frechet.of_clips(first), frechet.of_clips(second), self.estimator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +79,13 @@ class Kernel:
 
     higher_is_better: bool = False
 
-    def score(self, samples: list[Features], real: Features, other_real: Features, seed: int) -> Score:
-        found = [kernel.distance(features, real) for features in samples]
-        floor = kernel.distance(other_real, real).value
-        return _score([one.value for one in found], [one.standard_error for one in found], floor, None)
+    def score(self, samples: list[Features], real: Features, others: Features | None, seed: int) -> Score:
+        if real.shape[1] > 1:
+            raise ValueError("a kernel distance compares independent vectors, one a clip; frames of one clip are not")
+        found = [kernel.distance(features[:, 0], real[:, 0]) for features in samples]
+        halves = [jackknife.QUANTILE * one.standard_error for one in found]
+        floor = None if others is None else kernel.discrepancy(others[:, 0], real[:, 0])
+        return _score([one.value for one in found], halves, floor, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +95,20 @@ class InceptionScore:
     num_splits: int = 10
     higher_is_better: bool = True
 
-    def score(self, samples: list[Features], real: Features, other_real: Features, seed: int) -> Score:
-        found = [inception_score.inception_score(logits, self.num_splits) for logits in samples]
-        errors = [std / np.sqrt(self.num_splits) for _, std in found]
-        own = inception_score.inception_score(real, self.num_splits)[0]
-        return _score([value for value, _ in found], errors, own, None)
+    def score(self, samples: list[Features], real: Features, others: Features | None, seed: int) -> Score:
+        found = [self._score(logits) for logits in samples]
+        quantile = float(stdtrit(self.num_splits - 1, 0.975))
+        # over the parts, whose standard deviation is reported over N
+        halves = [quantile * std / np.sqrt(self.num_splits - 1) for _, std in found]
+        return _score([value for value, _ in found], halves, self._score(real)[0], None)
+
+    def _score(self, logits: Features) -> tuple[float, float]:
+        return inception_score.inception_score(logits.reshape(-1, logits.shape[-1]), self.num_splits)
 
 
-def _score(values: list[float], errors: list[float], floor: float, curve: BiasCurve | None) -> Score:
+def _score(values: list[float], halves: list[float], floor: float | None, curve: BiasCurve | None) -> Score:
     """Repeats share the clips of the data, so their errors are not independent: the interval stays that of one set."""
-    value, half = float(np.mean(values)), NORMAL_QUANTILE * float(np.mean(errors))
+    value, half = float(np.mean(values)), float(np.mean(halves))
     return Score(value, value - half, value + half, floor, curve)
 
 

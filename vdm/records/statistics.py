@@ -119,9 +119,9 @@ def p_values_of_few(values: Float[np.ndarray, "pairs seeds"]) -> Float[np.ndarra
     if num < 2 or not np.isfinite(values).all():
         raise ValueError(f"A test of a mean needs at least 2 values, all finite; given {values.tolist()}.")
     mean, error = values.mean(axis=-1), values.std(axis=-1, ddof=1) / math.sqrt(num)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = np.abs(mean) / error
-    return 2 * stdtr(num - 1, -np.where(mean == 0, 0.0, distance))
+    # equal values say nothing of how much others would stray: the results may be coarse, such as shares of few samples
+    distance = np.divide(np.abs(mean), error, out=np.zeros_like(mean), where=error > 0)
+    return 2 * stdtr(num - 1, -distance)
 
 
 def holm(p_values: Sequence[float] | Float[np.ndarray, " pairs"]) -> tuple[float, ...]:

