@@ -121,7 +121,8 @@ def score(
     measures = tuple(measures)
     if not measures:
         return ()
-    real, others = (_clips(experiment, place) for place in _places(experiment))
+    of_real, of_others = _places(experiment)
+    real, others = _clips(experiment, of_real), None if of_others is None else _clips(experiment, of_others)
     seen: dict[int, tuple[Features, Features, Features | None]] = {}
     made = []
     for measure in measures:
@@ -129,9 +130,9 @@ def score(
         if look not in seen:
             see = make_features(experiment.mesh, measure.extractor, options.batch_size, options.resize, beat)
             seen[look] = see(clips), see(real), None if others is None else see(others)
-        of_samples, of_real, of_others = seen[look]
-        sets = np.split(of_samples, options.repeats)
-        found = measure.distance.score(sets, of_real, of_others, config.seed)
+        features, features_real, features_others = seen[look]
+        sets = np.split(features, options.repeats)
+        found = measure.distance.score(sets, features_real, features_others, config.seed)
         made.append(_metric(experiment, measure, found))
     return tuple(made)
 
@@ -156,9 +157,7 @@ def _order(length: int) -> Int[np.ndarray, "length"]:
     return np.random.default_rng(ORDER).permutation(length)
 
 
-def _clips(experiment: build.Experiment, place: Place | None) -> Clips | None:
-    if place is None:
-        return None
+def _clips(experiment: build.Experiment, place: Place) -> Clips:
     options, (source, rows) = experiment.config.scores, place
     if options.clip_rule == "random":
         batches = pipeline.drawn(source, rows, options.batch_size, ORDER)
