@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vdm import build, likelihoods, validation
+from vdm import build, likelihoods
 from vdm.diffusion import bound, schedules
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
@@ -72,19 +72,31 @@ def test_both_routes_give_the_density_of_gaussian_pixels(route):
     assert found.mean() == pytest.approx(expected.mean(), abs=mean)
 
 
+@pytest.mark.feature("O14")
+def test_the_flow_gives_the_density_of_the_noisy_clips_that_it_starts_from():
+    """At log-SNR 2 pixels are alpha x, of density N(0, alpha^2 VARIANCE + sigma^2), and dx is d(alpha x) / alpha."""
+    experiment = exact()
+    experiment.config.scores.log_snr_max = 2.0
+    found = likelihoods.over_clips(experiment, likelihoods.make_flow(experiment, {}), {})
+    alpha2, sigma2 = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
+    variance = alpha2 * VARIANCE + sigma2
+    nats = 0.5 * (alpha2 * dequantised(experiment) ** 2 / variance + math.log(2 * math.pi * variance / alpha2))
+    np.testing.assert_allclose(found, nats.mean(axis=(1, 2, 3, 4)) / math.log(2) + 7, atol=0.005)
+
+
 @pytest.mark.feature("O13", "O20")
 def test_the_bound_is_the_integral_of_its_curve_with_both_ends():
     # Both routes draw noise of their own; the curve's is the same at all levels, so that its integral strays by
     # sqrt(2 / (clips x D)) = 0.3 %.
     experiment = exact(dequantise=False, num_clips=256)
-    experiment.config.scores.log_snr_min = -3.0  # where something of the data is left, which the prior's term must tell
+    experiment.config.scores.log_snr_min = 0.0  # where half of the data is left, which the prior's term must tell
     measured = likelihoods.over_clips(experiment, likelihoods.make_bound(experiment, {}), {}).mean()
     curve = np.array(likelihoods.curve(experiment, {}))
     low, high = likelihoods.log_snr_range(experiment)
     inside = np.trapezoid(curve[:, 1], curve[:, 0])
     inside += curve[0, 1] * (curve[0, 0] - low) + curve[-1, 1] * (high - curve[-1, 0])
     videos = np.stack([experiment.splits.validation[i]["video"] for i in range(256)])
-    x0 = validation.to_float(jnp.asarray(videos))
+    x0 = bound.to_float(jnp.asarray(videos))
     noisiest = float(experiment.times_of({}, (low,))[0])
     prior = bound.prior_kl(experiment.objective.schedule, x0, experiment.objective.noise_prior, noisiest)
     std = np.exp(-high / 2)

@@ -33,7 +33,7 @@ def config_of(toy, distance="frechet", **scores):
 def scored(config, clips):
     experiment = build.experiment(config)
     measures = build.measures(config)
-    scoring.check(config, experiment, measures)
+    scoring.check(experiment, measures)
     (metric,) = scoring.score(experiment, measures, clips)
     return metric
 
@@ -126,7 +126,7 @@ def test_refused_before_anything_is_drawn(toy, scores, message):
     config = config_of(toy, **scores)
     config.data.moving_shapes.num_validation = NUM
     with pytest.raises(ValueError, match=message):
-        scoring.check(config, build.experiment(config), build.measures(config))
+        scoring.check(build.experiment(config), build.measures(config))
 
 
 def test_too_few_other_clips_leave_the_floor_out(toy, capsys):

@@ -35,8 +35,9 @@ from vdm.nets.sharding import UNET_RULES, Rule
 from vdm.nets.unet3d import UNet3DConfig, unet3d
 from vdm.runtime import mesh as meshes
 from vdm.runtime import optimizer as optimizers
-from vdm.runtime import state
+from vdm.runtime import random, state
 from vdm.runtime.optimizer import Optimizer
+from vdm.runtime.random import Purpose
 from vdm.runtime.state import TrainState
 from vdm.types import Condition, Config, Denoiser, ExampleKeys, Key, Level, LogSnr, Network, Params, Prediction, Video
 
@@ -74,6 +75,11 @@ class Model:
     def abstract_state(self) -> TrainState:
         """Shapes, types and resting places of the state that training begins with; see `state.abstract_state`."""
         return state.abstract_state(self.init, self.optimizer, self.mesh, self.rules, self.proposal.first())
+
+    def first_state(self) -> TrainState:
+        """The state that training begins with, in its resting places."""
+        key = random.key(self.config.seed, Purpose.INIT)
+        return state.init_state(self.init, self.optimizer, key, self.mesh, self.rules, self.proposal.first())
 
     def objective_of(self, params: Params) -> Objective:
         """The objective, with the schedule as it has been learned."""

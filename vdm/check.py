@@ -37,7 +37,6 @@ from vdm.runtime import mesh as meshes
 from vdm.runtime.optimizer import Optimizer
 from vdm.runtime.random import Purpose
 from vdm.runtime.state import TrainState
-from vdm.runtime.step import Window
 from vdm.types import BATCH_AXES, Condition, Config, Params
 
 OPTIONS = ()
@@ -149,7 +148,7 @@ def gradient(config: Config, mesh: Mesh, params: Params) -> PyTree[np.ndarray]:
     """The gradient of the loss, by the step that trains."""
     model = dataclasses.replace(_model(config, mesh), optimizer=_KEEPS_GRADIENT)
     with jax.set_mesh(mesh):
-        window = jax.device_put(Window.empty(), meshes.replicated(mesh))
+        window = steps.make_window(mesh)()
         after, _ = steps.make_step(model)(_state(model, params), window, _batch(model))
         kept: Any = after.opt_state
         return jax.tree.map(np.asarray, _whole(kept.trace, mesh))

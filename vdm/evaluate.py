@@ -64,7 +64,7 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i
     measures = build.measures(config, i3d_weights)
     likelihoods.check_options(config)
     experiment, params, step = sample.restore(config, workdir, step)
-    scoring.check(config, experiment, measures)
+    scoring.check(experiment, measures)
     likelihoods.check(experiment)
     since = time.monotonic()
     with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:

@@ -18,12 +18,12 @@ from jaxtyping import Array
 
 from data import pipeline
 from vdm import build, steps
+from vdm.nets.sharding import path_of
 from vdm.records import identity, schema
 from vdm.records.record import write_whole
-from vdm.runtime import checkpoints, distributed, random, state
+from vdm.runtime import checkpoints, distributed
 from vdm.runtime import mesh as meshes
 from vdm.runtime import step as runtime_step
-from vdm.runtime.random import Purpose
 from vdm.runtime.state import TrainState
 from vdm.types import Params
 
@@ -50,8 +50,7 @@ def replay(experiment: build.Experiment, folder: epath.Path, step: int) -> dict[
     with jax.set_mesh(experiment.mesh):
         before = _state_before(experiment, folder, step)
         first = int(before.step)
-        advance, window = steps.make_step(experiment), runtime_step.Window.empty()
-        window = jax.device_put(window, meshes.replicated(experiment.mesh))
+        advance, window = steps.make_step(experiment), steps.make_window(experiment.mesh)()
         with contextlib.closing(steps.device_batches(experiment, first)) as batches:
             for _ in range(first, step):
                 before, window = advance(before, window, next(batches))
@@ -81,8 +80,7 @@ def _state_before(experiment: build.Experiment, folder: epath.Path, step: int) -
     saved = [done for done in checkpoints.agreed_steps(directory) if done <= step]
     if saved:
         return checkpoints.restore(directory, experiment.abstract_state(), step=saved[-1])
-    key, where = random.key(experiment.config.seed, Purpose.INIT), (experiment.mesh, experiment.rules)
-    return state.init_state(experiment.init, experiment.optimizer, key, *where, experiment.proposal.first())
+    return experiment.first_state()
 
 
 def _examine(
@@ -115,7 +113,7 @@ def _extremes(leaf: Array) -> tuple[Array, Array, Array]:
 
 def _by_layer(tree: Params) -> list[tuple[str, dict[str, Any]]]:
     return [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), _told(*(number.item() for number in extremes)))
+        (path_of(path), _told(*(number.item() for number in extremes)))
         for path, extremes in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda part: isinstance(part, tuple))
     ]
 

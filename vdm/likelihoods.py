@@ -17,10 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Float64
 
-from data import pipeline
 from vdm import build, validation
 from vdm.diffusion import bound, likelihood, noise_priors, objectives, schedules
 from vdm.diffusion.times import LogSnrUniform
@@ -29,7 +27,7 @@ from vdm.records.record import Metric
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
-from vdm.types import Condition, Config, Denoiser, Params
+from vdm.types import Config, Denoiser, Params
 
 CURVE = "bits/dim per log-SNR"
 TITLES = {"bound": "bits/dim (bound)", "flow": "bits/dim (flow)"}
@@ -157,7 +155,7 @@ def make_flow(experiment: build.Experiment, params: Params) -> OfBatch:
 
     def of_batch(params: Params, batch: Mapping[str, Array]) -> Float[Array, "batch"]:
         index, schedule = batch["index"], experiment.objective_of(params).schedule
-        uniform = ndtr(random.example_noise(random.key(config.seed, Purpose.LIKELIHOOD_DEQUANTISATION), index, *shape))
+        x0 = validation.dequantised(experiment, batch, random.key(config.seed, Purpose.LIKELIHOOD_DEQUANTISATION))
         alpha = schedules.level(schedule, jnp.full((1, 1), start)).alpha[0, 0]
 
         def signs(i: Array) -> Array:
@@ -166,7 +164,7 @@ def make_flow(experiment: build.Experiment, params: Params) -> OfBatch:
         found = likelihood.log_prob(
             _denoiser(experiment, params, batch),
             schedule,
-            alpha * bound.dequantised(batch["video"].astype(jnp.float32), uniform),
+            alpha * x0,
             t_min=start,
             rtol=options.flow.rtol,
             atol=options.flow.rtol,
@@ -183,24 +181,18 @@ def over_clips(
     experiment: build.Experiment, of_batch: OfBatch, params: Params, beat: Callable[[], None] = lambda: None
 ) -> PerClip:
     """Of the first `config.scores.num_likelihood` clips of the validation split."""
-    options, mesh = experiment.config.scores, experiment.mesh
-    size = experiment.config.evaluation.batch_size
-    rows = meshes.batch_rows(mesh, size)
-    compiled = jax.jit(of_batch, out_shardings=meshes.replicated(mesh))
+    compiled = jax.jit(of_batch, out_shardings=meshes.replicated(experiment.mesh))
     parts = []
-    with jax.set_mesh(mesh):
-        for batch in pipeline.fixed(experiment.splits.validation, options.num_likelihood, size):
-            held = len(batch["index"])
-            padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
-            padded["index"] = padded["index"].astype(np.int32)
-            parts.append(np.asarray(compiled(params, meshes.global_batch(padded, mesh, size)), np.float64)[:held])
+    with jax.set_mesh(experiment.mesh):
+        for batch, held in validation.device_batches(experiment, experiment.config.scores.num_likelihood):
+            parts.append(np.asarray(compiled(params, batch), np.float64)[:held])
             beat()
     return np.concatenate(parts)
 
 
 def _denoiser(experiment: build.Experiment, params: Params, batch: Mapping[str, Array]) -> Denoiser:
-    label = None if experiment.num_classes is None else batch["label"]
-    return objectives.denoiser(experiment.objective_of(params), experiment.predict(params, Condition(label)))
+    predict = validation.predict_labelled(experiment, params, batch)
+    return objectives.denoiser(experiment.objective_of(params), predict)
 
 
 def _protocol(experiment: build.Experiment, name: str) -> dict[str, Any]:

@@ -29,10 +29,7 @@ from vdm.records import card, card_page, environment, identity, record, replay, 
 from vdm.records.card import Card
 from vdm.records.record import Curve, Record
 from vdm.records.replay import Agreement, Inputs, OfTheRun, Replay
-from vdm.runtime import mesh as meshes
-from vdm.runtime import random, state, watchdog
-from vdm.runtime.random import Purpose
-from vdm.runtime.step import Window
+from vdm.runtime import watchdog
 from vdm.types import Config
 
 TAKES = ("workdir",)
@@ -146,9 +143,7 @@ def replay_steps(experiment: build.Experiment, num_steps: int) -> Replay:
         dog = stack.enter_context(watchdog.Watchdog(config.run.stuck_after_seconds))
         batches = stack.enter_context(contextlib.closing(steps.device_batches(experiment, 0)))
         advance = steps.make_step(experiment)
-        empty = jax.jit(Window.empty, out_shardings=meshes.replicated(mesh))
-        key, places = random.key(config.seed, Purpose.INIT), (mesh, experiment.rules)
-        now = state.init_state(experiment.init, experiment.optimizer, key, *places, experiment.proposal.first())
+        empty, now = steps.make_window(mesh), experiment.first_state()
         for done in range(1, num_steps + 1):
             now, window = advance(now, empty(), next(batches))
             losses.append(float(window.mean_loss))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, UInt8
@@ -20,6 +19,7 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 from data import pipeline
 from data.sources import Source
 from vdm import build
+from vdm.diffusion import bound
 from vdm.metrics import protocol as protocols
 from vdm.metrics import scores
 from vdm.metrics.features import resize
@@ -37,14 +37,14 @@ Place = tuple[Source, Int[np.ndarray, "clips"]]  # clips of a split
 ORDER = 0  # seed of which clips of the data are taken, and of what is random in them
 
 
-def check(config: Config, experiment: build.Experiment, measures: Iterable[build.Measure]) -> None:
+def check(experiment: build.Experiment, measures: Sequence[build.Measure]) -> None:
     """Refuses scores that cannot be computed or called what the config calls them, before anything is drawn.
 
     Raises:
       ValueError: too few clips, clips that an extractor cannot see, or another protocol than the preset's.
     """
-    options, splits = config.scores, experiment.splits
-    measures = tuple(measures)
+    config, splits = experiment.config, experiment.splits
+    options = config.scores
     if not measures:
         return
     _check_options(config, meshes.ways(experiment.mesh, BATCH_AXES))
@@ -112,13 +112,12 @@ def protocol_of(config: Config, measure: build.Measure) -> Protocol:
 
 def score(
     experiment: build.Experiment,
-    measures: Iterable[build.Measure],
+    measures: Sequence[build.Measure],
     clips: Clips,
     beat: Callable[[], None] = lambda: None,
 ) -> tuple[Metric, ...]:
     """The scores of clips 0, ..., num_samples x repeats - 1 of a network; calls `beat` after each batch."""
     config, options = experiment.config, experiment.config.scores
-    measures = tuple(measures)
     if not measures:
         return ()
     of_real, of_others = _places(experiment)
@@ -177,7 +176,7 @@ def make_features(
 
     @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def of(weights: Any, video: UInt8[Array, "b f h w c"]) -> Float[Array, "n d"]:
-        return extractor.features(weights, video.astype(jnp.float32) / 127.5 - 1.0, grid)
+        return extractor.features(weights, bound.to_float(video), grid)
 
     def features(clips: Clips) -> Features:
         parts = []

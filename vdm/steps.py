@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from data import pipeline
@@ -46,6 +47,11 @@ def make_step(experiment: build.Model) -> Callable[[TrainState, Window, Batch], 
 
     places = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
     return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(experiment.mesh)))
+
+
+def make_window(mesh: Mesh) -> Callable[[], Window]:
+    """The function that gives a window of no steps, laid out as the step returns it, lest it be compiled for both."""
+    return jax.jit(Window.empty, out_shardings=meshes.replicated(mesh))
 
 
 def drawn(experiment: build.Model, train_state: TrainState, batch: Batch) -> tuple[Examples, Float[Array, "batch"]]:

@@ -26,10 +26,8 @@ from vdm import build, forensics, sample, steps, validation
 from vdm.diffusion import objectives
 from vdm.records import checks, identity, record
 from vdm.records.record import Record
-from vdm.runtime import checkpoints, distributed, processes, random, state, watchdog, writers
-from vdm.runtime import mesh as meshes
+from vdm.runtime import checkpoints, distributed, processes, watchdog, writers
 from vdm.runtime.progress import Progress
-from vdm.runtime.random import Purpose
 from vdm.runtime.state import TrainState
 from vdm.runtime.step import NO_STEP, Window
 from vdm.types import Config, Params
@@ -175,9 +173,7 @@ def start(
     """
     directory = folder / "checkpoints"
     if not checkpoints.agreed_steps(directory):
-        key, where = random.key(experiment.config.seed, Purpose.INIT), (experiment.mesh, experiment.rules)
-        first = state.init_state(experiment.init, experiment.optimizer, key, *where, experiment.proposal.first())
-        return first, []
+        return experiment.first_state(), []
     restored, damaged = checkpoints.restore_last_good(
         directory,
         experiment.abstract_state(),
@@ -230,7 +226,7 @@ class Log:
         self._experiment, self._folder = experiment, folder
         self._validate = validation.make_validation(experiment, beat)
         self._draw = sample.make_draw(experiment, beat)
-        self._empty_window = jax.jit(Window.empty, out_shardings=meshes.replicated(experiment.mesh))
+        self._empty_window = steps.make_window(experiment.mesh)
         self._writer = writers.Writer(folder, first_step=int(first.step))
         self._progress = Progress(int(first.step), experiment.config.run.num_steps)
         self._record = dataclasses.replace(_begin(experiment, before, first), checks=checks.read(folder))

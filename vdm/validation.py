@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
 from data import pipeline
 from vdm import build
 from vdm.diffusion import bound, objectives
-from vdm.diffusion.objectives import Losses
+from vdm.diffusion.objectives import Losses, Predict
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
@@ -35,7 +35,6 @@ def make_validation(
     """
     config, mesh = experiment.config, experiment.mesh
     levels = tuple(config.evaluation.log_snrs if log_snrs is None else log_snrs)
-    size = config.evaluation.batch_size
     count = num_clips or config.evaluation.num_validation or len(experiment.splits.validation)
 
     @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
@@ -43,8 +42,7 @@ def make_validation(
         x0 = clean_clips(experiment, batch, random.key(config.seed, Purpose.VALIDATION_DEQUANTISATION))
         noise_key = random.key(config.seed, Purpose.VALIDATION_NOISE)
         noise = random.example_noise(noise_key, batch["index"], config.data.num_frames, experiment.frame_shape)
-        label = None if experiment.num_classes is None else batch["label"]
-        predict = experiment.predict(params, Condition(label))
+        predict = predict_labelled(experiment, params, batch)
 
         def at(t: Float[Array, ""]) -> Losses:
             t = jnp.broadcast_to(t, x0.shape[:2])
@@ -52,17 +50,13 @@ def make_validation(
 
         return jax.lax.map(at, experiment.times_of(params, levels))
 
-    rows = meshes.batch_rows(mesh, size)
     if not count:
         return lambda params: {}  # a folder may keep all its videos for training
 
     def validate(params: Params) -> dict[str, list[tuple[float, float]]]:
         parts: dict[str, list[np.ndarray]] = {"loss": [], "x0_error": [], "noise_error": []}
-        for batch in pipeline.fixed(experiment.splits.validation, count, size):
-            held = len(batch["index"])
-            padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
-            padded["index"] = padded["index"].astype(np.int32)
-            losses = losses_at(params, meshes.global_batch(padded, mesh, size))
+        for batch, held in device_batches(experiment, count):
+            losses = losses_at(params, batch)
             for name, part in parts.items():
                 part.append(np.asarray(getattr(losses, name), np.float64)[:, :held])
             beat()
@@ -72,20 +66,36 @@ def make_validation(
     return validate
 
 
+def device_batches(experiment: build.Experiment, count: int) -> Iterator[tuple[Mapping[str, Array], int]]:
+    """The first `count` clips of the validation split in batches as for evaluation, laid out over the mesh, and how
+    many of each are clips of their own: the last batch is filled up with clips that it has already.
+    """
+    mesh, size = experiment.mesh, experiment.config.evaluation.batch_size
+    rows = meshes.batch_rows(mesh, size)
+    for batch in pipeline.fixed(experiment.splits.validation, count, size):
+        held = len(batch["index"])
+        padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
+        padded["index"] = padded["index"].astype(np.int32)
+        yield meshes.global_batch(padded, mesh, size), held
+
+
+def predict_labelled(experiment: build.Model, params: Params, batch: Mapping[str, Array]) -> Predict:
+    """The network with its parameters bound, told the labels of the batch if it is told any."""
+    label = None if experiment.num_classes is None else batch["label"]
+    return experiment.predict(params, Condition(label))
+
+
 def clean_clips(experiment: build.Model, batch: Mapping[str, Array], key: Key) -> Video:
     """x0 of a batch, laid out over the mesh: the 8-bit video in [-1, 1], with `config.objective.dequantise` at a random
     point of each pixel's bin.
     """
-    config, video = experiment.config, batch["video"]
-    if not config.objective.dequantise:
-        x0 = to_float(video)
-    else:
-        shape = config.data.num_frames, experiment.frame_shape
-        uniform = ndtr(random.example_noise(key, batch["index"], *shape))
-        x0 = bound.dequantised(video.astype(jnp.float32), uniform)
+    is_continuous = experiment.config.objective.dequantise
+    x0 = dequantised(experiment, batch, key) if is_continuous else bound.to_float(batch["video"])
     return jax.lax.with_sharding_constraint(x0, meshes.video_sharding(experiment.mesh))
 
 
-def to_float(video: UInt8[Array, "batch frames height width channels"]) -> Video:
-    """8-bit video as float32 in [-1, 1], on the device."""
-    return video.astype(jnp.float32) / 127.5 - 1.0
+def dequantised(experiment: build.Model, batch: Mapping[str, Array], key: Key) -> Video:
+    """The 8-bit video of a batch with each pixel at a random point of its bin, in [-1, 1]."""
+    shape = experiment.config.data.num_frames, experiment.frame_shape
+    uniform = ndtr(random.example_noise(key, batch["index"], *shape))
+    return bound.dequantised(batch["video"].astype(jnp.float32), uniform)

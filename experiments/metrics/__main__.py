@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,17 @@ def seen(name: str, extractor: Extractor) -> dict[str, Float[np.ndarray, "n d"]]
     sets = {"reference": lambda: source.clips("validation"), "undistorted": lambda: source.clips("train")}
     sets |= {rung: (lambda rung=rung: grid.distorted(source, rung)) for rung in grid.rungs(source)}
 
-    def features(title: str, clips: Clips) -> Float[np.ndarray, "n d"]:
+    def features(title: str, make: Callable[[], Clips]) -> Float[np.ndarray, "n d"]:
         file = KEPT / name / extractor.name / f"{title.replace(' ', '_')}.npy"
         if not file.exists():
             print(f"{name}, {extractor.name}: {title}", flush=True)
             file.parent.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(".partial.npy")
-            np.save(partial, see(clips))
+            np.save(partial, see(make()))
             partial.rename(file)
         return np.load(file)
 
-    return {title: features(title, make()) for title, make in sets.items()}
+    return {title: features(title, make) for title, make in sets.items()}
 
 
 if __name__ == "__main__":

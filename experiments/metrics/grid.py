@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.sources import moving_shapes
+from data.sources import moving_shapes, simulated
 from experiments.metrics import distortions
 from experiments.metrics.distortions import Clips, Distortion
 
@@ -36,8 +36,6 @@ class Source:
 
     def clips(self, split: str) -> Clips:
         """The first clips of a split."""
-        from data.sources import simulated
-
         source = vars(simulated.splits(self.world, NUM_CLIPS, NUM_CLIPS))[split]
         return np.stack([source[index]["video"] for index in range(NUM_CLIPS)])
 
@@ -88,7 +86,7 @@ def rungs(source: Source) -> dict[str, Rung]:
 
 def distorted(source: Source, name: str) -> Clips:
     """The samples' clips on one rung; they are those of the training split, the reference those of validation."""
-    rng = np.random.default_rng(sorted(RUNGS | {"reverse": None}).index(name))
+    rng = np.random.default_rng(sorted(rungs(source)).index(name))
     return rungs(source)[name].apply(source.clips("train"), rng)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from einops import reduce
 from jax.scipy.special import log_ndtr
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num, UInt8
 
 from vdm.diffusion import noise_priors, process, schedules
 from vdm.diffusion.noise_priors import NoisePrior
@@ -62,6 +62,11 @@ def bits_per_dim_of_density(log_prob: Float[Array, "*shape"], num_dims: int) -> 
 def dequantised(levels: Num[Array, "*shape"], u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """2 (k + u)/256 - 1 for k in 0..255 and u uniform in [0, 1): likelihoods are trained and evaluated there."""
     return 2.0 * (levels + u) / _LEVELS - 1.0
+
+
+def to_float(levels: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """2 k/255 - 1 for k in 0..255, in float32: where 8-bit video is trained on."""
+    return levels.astype(jnp.float32) / 127.5 - 1.0
 
 
 def discretised_gaussian(half_width: float) -> Decoder:

@@ -70,7 +70,7 @@ def read_environment(repository: Path = REPOSITORY) -> Environment:
     return Environment(
         code=read_code(repository),
         lock_sha256=_sha256(repository / "requirements.txt"),
-        versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        versions={"python": platform.python_version()} | {name: version_of(name) for name in PACKAGES},
         flags={name: os.environ[name] for name in FLAG_VARIABLES if name in os.environ},
         platform=f"{platform.system()} {platform.machine()}",
         devices=dict(collections.Counter(device.device_kind for device in jax.devices())),
@@ -122,7 +122,8 @@ def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Of an installed package, or `absent`."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-ABSENT = "absent"
+from vdm.records import environment
 
 
 def pinned(text: str, name: str) -> dict[str, str]:
@@ -35,15 +33,7 @@ def pinned(text: str, name: str) -> dict[str, str]:
 
 def foreign(pins: dict[str, str]) -> tuple[str, ...]:
     """Packages that are installed here in another version than pinned, or not at all: `jax 0.9.0 (lock: 0.10.2)`."""
-    found = {package: installed(package) for package in pins}
+    found = {package: environment.version_of(package) for package in pins}
     return tuple(
         f"{package} {found[package]} (lock: {pins[package]})" for package in pins if found[package] != pins[package]
     )
-
-
-def installed(package: str) -> str:
-    """The version, or `absent`."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ABSENT
