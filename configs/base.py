@@ -71,7 +71,7 @@ def _data() -> ConfigDict:
 
     data.tfds = ConfigDict()
     tfds = data.tfds
-    tfds.name = "bair_robot_pushing_small"  # bair_robot_pushing_small | ucf101 | moving_mnist | what data.prepare wrote
+    tfds.dataset = "bair_robot_pushing_small"  # or ucf101, moving_mnist, the name of what data.prepare wrote
     tfds.data_dir = ""  # where the prepared data set lies (array_record files)
     tfds.train_split = "train"  # in TFDS's notation; moving_mnist has "test" only: "test[:90%]" and "test[90%:]"
     tfds.validation_split = "test"  # "validation" for what data.prepare wrote

@@ -371,7 +371,7 @@ def test_a_prepared_data_set_is_trained_on_with_its_classes(tmp_path):
     prepare.write(made, "digits", tmp_path / "tfds")
     config = tiny.get_config()
     config.data.update(name="tfds", height=16, width=16)
-    config.data.tfds.update(name="digits", data_dir=str(tmp_path / "tfds"), validation_split="validation")
+    config.data.tfds.update(dataset="digits", data_dir=str(tmp_path / "tfds"), validation_split="validation")
     config.network.class_conditional = True
     config.objective.data_std = 0.9
     experiment = build.experiment(config)

@@ -322,7 +322,7 @@ def test_a_config_that_names_a_place_is_given_another_one_and_never_opens_that_o
 @pytest.mark.feature("R9")
 @pytest.mark.parametrize("name", ["/tmp/evil", "../evil", "bair/../../evil"])
 def test_a_data_set_that_is_a_path_is_refused(planted, capsys, name):
-    options = {"name": name, "data_dir": "/x", "train_split": "train", "validation_split": "test"}
+    options = {"dataset": name, "data_dir": "/x", "train_split": "train", "validation_split": "test"}
     options |= {"frame_stride": 1, "flip": False}
 
     def tfds(values):
@@ -331,11 +331,11 @@ def test_a_data_set_that_is_a_path_is_refused(planted, capsys, name):
 
     cards.edit(planted, card.CONFIG, tfds)
     assert main(["vdm", "verify", str(planted), "--data=/my/data"]) == 2
-    assert f"config.data.tfds.name is '{name}', a path" in capsys.readouterr().err
-    options["name"] = "ucf101/ucf101_1_256"
+    assert f"config.data.tfds.dataset is '{name}', a path" in capsys.readouterr().err
+    options["dataset"] = "ucf101/ucf101_1_256"
     cards.edit(planted, card.CONFIG, tfds)
     tfds_options = verify.config_of(card.read(planted), "/my/data").data.tfds
-    assert (tfds_options.name, tfds_options.data_dir) == ("ucf101/ucf101_1_256", "/my/data")
+    assert (tfds_options.dataset, tfds_options.data_dir) == ("ucf101/ucf101_1_256", "/my/data")
 
 
 def test_data_that_are_simulated_are_in_no_folder(published, capsys):

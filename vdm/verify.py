@@ -177,7 +177,7 @@ def config_of(card: Card, data: str) -> Config:
             + ("give --data=DIR, the folder where you have them" if places else "they are simulated; leave --data out")
         )
     if config.data.name == "tfds":
-        require_inside(config.data.tfds.name)
+        require_inside(config.data.tfds.dataset)
     for name, place in zip(places, (data, ""), strict=False):
         config.data[config.data.name][name] = place
     return config
@@ -187,7 +187,7 @@ def require_inside(name: str) -> None:
     """Raises ValueError for a TFDS name that is a path out of --data: a data set names the classes that read it."""
     path = PurePath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"the card's config.data.tfds.name is {name!a}, a path; it must be the name of a data set")
+        raise ValueError(f"the card's config.data.tfds.dataset is {name!a}, a path; it must be the name of a data set")
 
 
 def _fits(mesh: dict[str, int]) -> bool:

@@ -17,7 +17,7 @@ from configs.paper import ho2022
 def get_config(size: str = "paper") -> ConfigDict:
     config = ho2022.get_config()
     config.name = "bair"
-    config.data.tfds.update(name="bair_robot_pushing_small", train_split="train", validation_split="test")
+    config.data.tfds.update(dataset="bair_robot_pushing_small", train_split="train", validation_split="test")
     config.network.unet3d.update(channels=128, multipliers=(1, 2, 3, 4))
     config.objective.target = "v"
     config.optimizer.ema_decay = 0.999

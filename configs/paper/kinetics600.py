@@ -19,7 +19,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     config = ho2022.get_config()
     config.name = "kinetics600"
     config.data.batch_size = 256
-    config.data.tfds.update(name="kinetics600", train_split="train", validation_split="validation")
+    config.data.tfds.update(dataset="kinetics600", train_split="train", validation_split="validation")
     config.objective.target = "v"
     config.optimizer.learning_rate = 2e-4
     config.run.num_steps = 220_000

@@ -18,7 +18,7 @@ from configs.paper import ho2022
 def get_config(size: str = "paper") -> ConfigDict:
     config = ho2022.get_config()
     config.name = "ucf101"
-    config.data.tfds.update(name="ucf101", train_split="train", validation_split="test")
+    config.data.tfds.update(dataset="ucf101", train_split="train", validation_split="test")
     config.objective.target = "noise"
     config.objective.weighting.name = "simple"
     config.run.num_steps = 60_000

@@ -113,7 +113,7 @@ class TfdsVideos:
 
 
 def splits(
-    name: str,
+    dataset: str,
     *,
     data_dir: str | os.PathLike[str],
     clips: ClipSampler,
@@ -125,7 +125,7 @@ def splits(
     """Training and validation clips of a prepared data set, uint8 [num_frames, height, width, channels].
 
     Args:
-      name: of the data set, with its configuration and version where `data_dir` holds several: "ucf101/ucf101_1_256".
+      dataset: its name, with its configuration and version where `data_dir` holds several: "ucf101/ucf101_1_256".
       data_dir: the folder in which TFDS keeps its data sets.
       train_split, validation_split: in TFDS's notation, such as "train", "test[:90%]". They may not overlap.
 
@@ -133,12 +133,12 @@ def splits(
       ValueError: the data set is not there, is not in ArrayRecord files, lacks a file, does not have its published
         number of examples, has no such split, has overlapping splits, or no video as long as a clip.
     """
-    directory = find_directory(data_dir, name)
-    layout = PUBLISHED.get(name.split("/")[0], OWN)
+    directory = find_directory(data_dir, dataset)
+    layout = PUBLISHED.get(dataset.split("/")[0], OWN)
     builder = open_builder(directory)
-    _check_counts(builder, name, layout)
+    _check_counts(builder, dataset, layout)
     _check_files(builder, directory)
-    _check_splits(builder, name, train_split, validation_split)
+    _check_splits(builder, dataset, train_split, validation_split)
     made = [_open(builder, directory, layout, split, clips, height, width) for split in (train_split, validation_split)]
     return Splits(*made)
 

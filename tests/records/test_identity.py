@@ -23,6 +23,9 @@ def _config(**overrides):
         ("data.moving_digits.num_digits", 1),
         ("optimizer.adamw.weight_decay", 0.3),
         ("schedule.ddpm_linear.beta_end", 0.5),
+        ("sampler.spacing.karras.rho", 5.0),
+        ("sampler.guidance.classifier_free.weight", 3.0),
+        ("data.tfds.dataset", "ucf101"),
         ("run.num_steps", 7),
         ("compare.question", "which?"),
     ],
@@ -42,11 +45,28 @@ def test_what_is_not_chosen_and_what_may_change_is_no_part_of_the_identity(key, 
         ("network.unet3d.dropout", 0.1),
         ("objective.times.uniform.min", 1e-5),
         ("optimizer.name", "adamw"),
+        ("sampler.spacing.name", "trailing"),
+        ("sampler.spacing.uniform.t_min", 0.02),
+        ("sampler.threshold.name", "dynamic"),
+        ("sampler.guidance.name", "classifier_free"),
         ("evaluation.num_samples", 255),
     ],
 )
 def test_everything_else_is(key, value):
     assert identity.identity_hash(_config(**{key: value})) != identity.identity_hash(get_config())
+
+
+def test_the_choices_beside_a_choice_are_those_that_are_meant_to_be():
+    """An option with a key `name` would be taken for a choice of its own, and recorded though it is not chosen."""
+
+    def inner(value, where=""):
+        for key, entry in value.items():
+            if isinstance(entry, ConfigDict):
+                if "name" in value and "name" in entry and where:
+                    yield f"{where}{key}"
+                yield from inner(entry, f"{where}{key}.")
+
+    assert set(inner(get_config())) == {"sampler.spacing", "sampler.threshold", "sampler.guidance"}
 
 
 def test_an_option_joins_the_identity_when_it_is_chosen():

@@ -1,7 +1,8 @@
 """What a run is: its resolved config and the way back, the hash that names it, and the differences between two of them.
 
-A choice in a config is a dict with a string at `name`: every dict beside that `name` is an option, and only the option
-that carries the chosen name is read and recorded; a choice without parameters (`adam`, `heun`) has no dict at all. The
+A choice in a config is a dict with a string at `name`: the dicts beside that `name` are its options, and only the one
+that carries the chosen name is read and recorded; a choice without parameters (`adam`, `heun`) has no dict at all. A
+dict beside it that has a `name` itself (`sampler.spacing`) is no option but one more choice, and always recorded. The
 root is no choice: its `name` is the experiment's, for people. `config.compare` says which runs and `config.scores` what
 is measured of them, not what a run is: they are left out. `config.run` may change when a run resumes; all the rest is
 the identity.
@@ -103,7 +104,7 @@ def _resolve(value: Any, where: str) -> Any:
         kept = (
             (key, entry)
             for key, entry in _items(value)
-            if key == chosen or not (isinstance(chosen, str) and isinstance(entry, ConfigDict | Mapping))
+            if key == chosen or not isinstance(chosen, str) or not _is_option(entry)
         )
         return {key: _resolve(entry, f"{where}.{key}") for key, entry in kept}
     if isinstance(value, tuple | list):
@@ -115,6 +116,10 @@ def _resolve(value: Any, where: str) -> Any:
     raise ValueError(
         f"config.{where} is a {type(value).__name__} ({value!r}); give None, bool, int, float, str or tuples of these."
     )
+
+
+def _is_option(entry: Any) -> bool:
+    return isinstance(entry, ConfigDict | Mapping) and "name" not in entry
 
 
 def _fill(config: ConfigDict, values: Any, where: str, known: Sequence[str]) -> None:
