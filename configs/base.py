@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "base"  # of the experiment, for people; part of the identity
-    config.seed = 0  # of initialisation, order of the data, noise and sampling
+    config.seed = 0  # of all that is random
+    config.vary = _vary()
 
     config.data = _data()
     config.network = _network()
@@ -27,6 +28,15 @@ def get_config() -> ConfigDict:
     return config.lock()
 
 
+def _vary() -> ConfigDict:
+    vary = ConfigDict()  # another number draws that part anew and leaves all else as it is
+    vary.init = 0  # the first parameters
+    vary.train = 0  # order and augmentation of the data, noise, levels, dropout
+    vary.sample = 0  # noise of samples
+    vary.evaluation = 0  # noise and levels of losses and likelihoods on held-out clips
+    return vary
+
+
 def _data() -> ConfigDict:
     data = ConfigDict()
     data.name = "moving_shapes"  # moving_shapes | moving_digits | folder | tfds
@@ -35,6 +45,7 @@ def _data() -> ConfigDict:
     data.height = 16  # pixels
     data.width = 16  # pixels
     data.batch_size = 64  # clips per step, over all devices
+    data.num_selection = 0  # clips at the end of the validation split that settings are chosen by, and nothing else
     data.overfit = 0  # train on the first so many clips only, to check that a setting can learn at all; 0: all
 
     data.moving_shapes = ConfigDict()
@@ -162,6 +173,7 @@ def _objective() -> ConfigDict:
     objective.data_std = 1.0  # root mean square of the data as fed, about zero (checked); scales the network's input,
     #   and is part of the target and the weighting edm
     objective.variance_weight = 0.0  # of the bound that trains the network's variance (0.001: L_hybrid); 0: none is
+    objective.normalise = False  # True: the loss is scaled so that the effective weight integrates to 1 over log-SNR
     objective.dequantise = False  # train at 2 (k + u)/256 - 1, u uniform, as likelihoods want it; False: at 2 k/255 - 1
 
     objective.weighting = ConfigDict()
@@ -292,7 +304,8 @@ def _optimizer() -> ConfigDict:
     optimizer.beta2 = 0.99
     optimizer.epsilon = 1e-8
     optimizer.clip_norm = 1.0  # of the gradient over all parameters; steps that it touches are counted
-    optimizer.ema_decay = 0.999  # of the exponential moving average that samples are drawn with
+    optimizer.ema_decay = 0.999  # of the exponential moving average of the parameters
+    optimizer.ema_decay_short = 0.0  # of a second, shorter average; 0: there is none
 
     optimizer.adamw = ConfigDict()
     optimizer.adamw.weight_decay = 0.01
@@ -305,6 +318,7 @@ def _evaluation() -> ConfigDict:
     evaluation.num_validation = 256  # clips of the validation split for the losses per level; 0: all that it has
     evaluation.log_snrs = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # fixed levels of the validation losses
     evaluation.batch_size = 64  # clips at a time
+    evaluation.average = "long"  # which average is judged and drawn with: long (ema_decay) | short (ema_decay_short)
     return evaluation
 
 
@@ -333,6 +347,9 @@ def _scores() -> ConfigDict:
     scores.flow.probes = 1  # of the divergence, random signs
 
     scores.plugin = ConfigDict()  # name -> see `plugin`: extractors from the user's own files
+
+    scores.samplings = ()  # names of `scores.sampling`: clips are drawn and scored once more by each of them
+    scores.sampling = ConfigDict()  # name -> the keys of `config.sampler` that it changes; see `common_sampling`
     return scores
 
 
@@ -377,6 +394,23 @@ def _compare() -> ConfigDict:
     compare.seeds = (0,)  # each arm is trained once per seed
     compare.arms = ()  # names of `compare.arm`, in the order of the report
     compare.arm = ConfigDict()  # name -> see `arm`
+    compare.budget = ConfigDict()  # of training, which arms spend alike
+    compare.budget.name = "steps"  # steps: config.run.num_steps | flops: as many steps as they pay for
+    compare.budget.flops = ConfigDict()
+    compare.budget.flops.total = 0.0  # of the model, nothing computed twice, for a run
+
+    compare.select = ConfigDict()  # of the learning rate, and of the average where there are two, for each arm by the
+    #   loss that it trains, on config.data.num_selection clips that nothing else sees
+    compare.select.factors = ()  # of the arm's own rate, that are tried: at least 3, each 2 to 3 times the one before;
+    #   (): none, every arm keeps its rate and average
+    compare.select.seed = 1_000_000  # of the runs that are tried; none of `seeds`
+    compare.select.max_more = 2  # factors that are added on a side whose end is the best so far
+    compare.select.num_levels = 8  # at which each clip is seen
+
+    compare.vary = ConfigDict()  # the first trained arm's first run is repeated with a part drawn anew
+    compare.vary.parts = ()  # of config.vary
+    compare.vary.repeats = 2  # of each
+
     compare.outcomes = ()  # the metrics that give the verdict over seeds, by their names in the record; none: the share
     #   of valid clips, where the data have an oracle
     compare.parallel = 1  # runs at a time on a CPU, each a process with its share of the cores; 1: one after the other
@@ -402,6 +436,26 @@ def arm(
             "changes": changes,
             "at_least": at_least or {},
             "at_most": at_most or {},
+        }
+    )
+
+
+def common_sampling(num_evaluations: int, log_snr_min: float, log_snr_max: float) -> ConfigDict:
+    """One deterministic sampler on one grid of levels, for `config.scores.sampling`: networks that learned by different
+    objectives are sampled alike.
+
+    Args:
+      num_evaluations: of the network, for a clip; 2 at least, one for each level.
+      log_snr_min, log_snr_max: of the levels, which all the compared schedules must reach.
+    """
+    return ConfigDict(
+        {
+            "name": "ddim",
+            "num_steps": num_evaluations - 1,
+            "ddim": {"eta": 0.0},
+            "spacing": {"name": "common", "common": {"log_snr_min": log_snr_min, "log_snr_max": log_snr_max}},
+            "threshold": {"name": "static", "static": {"low": -1.0, "high": 1.0}},
+            "guidance": {"name": "none"},
         }
     )
 

@@ -15,7 +15,8 @@ from pathlib import PurePosixPath
 CORE = {"types", "diffusion", "tasks", "metrics", "nets", "data"}
 VERBS = {"train", "sample", "evaluate", "compare", "plan", "check", "publish", "verify", "__main__"}
 # what verbs share
-SHARED = {"validation", "steps", "forensics", "scoring", "likelihoods"}
+SHARED = {"validation", "steps", "forensics", "scoring", "likelihoods", "traces"}
+SHARED |= {"arms", "selection", "variance", "assembly"}  # parts of a comparison
 ROOMS_OF_VERBS = {"runtime", "records", "costs", "refusals", "build", "configs"} | SHARED
 # room -> the rooms that it may import, besides itself
 ARROWS: dict[str, set[str]] = {
@@ -35,6 +36,11 @@ ARROWS: dict[str, set[str]] = {
     "steps": CORE | {"runtime", "build", "validation"},
     "forensics": CORE | {"runtime", "records", "build", "steps"},
     "likelihoods": CORE | {"runtime", "records", "build", "validation"},
+    "traces": CORE | {"runtime", "costs", "build", "steps"},
+    "arms": CORE | {"configs", "runtime", "records", "build", "evaluate", "likelihoods", "traces"},
+    "variance": CORE | {"runtime", "records", "evaluate", "sample", "train", "arms"},
+    "selection": CORE | {"runtime", "records", "build", "validation", "forensics", "train", "arms"},
+    "assembly": CORE | {"runtime", "records", "build", "evaluate", "sample", "arms"},
     "configs": set(),
 } | dict.fromkeys((*VERBS, "experiments"), CORE | VERBS | ROOMS_OF_VERBS)
 ROOTS = {"vdm", "data", "configs", "experiments", "tests"}

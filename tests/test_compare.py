@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import json
@@ -21,7 +22,7 @@ from etils import epath
 from configs import base, demo
 from tests import tiny
 from tests.test_train import REPOSITORY, assert_bitwise_equal, saved_state
-from vdm import compare, evaluate, sample, train
+from vdm import arms, assembly, compare, evaluate, sample, train
 from vdm.__main__ import main as run_main
 from vdm.records import record
 from vdm.runtime import checkpoints, processes
@@ -56,6 +57,11 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     config = grid()
     config.compare.parallel = 2
+    config.compare.vary.update(parts=("train", "sample"), repeats=1)
+    config.scores.samplings = ("common_2", "common_4")
+    with config.unlocked():
+        for count in (2, 4):
+            config.scores.sampling[f"common_{count}"] = base.common_sampling(count, -6.0, 6.0)
     return folder, compare.compare(config, folder)
 
 
@@ -71,12 +77,64 @@ def test_the_report_holds_every_arm_and_opens_alone(compared):
 
 
 @pytest.mark.feature("O20")
+def test_every_arm_is_sampled_by_its_own_sampler_and_by_those_that_all_share(compared):
+    folder, done = compared
+    for arm in done.arms:
+        counts = {
+            metric.sampling: metric.protocol["network_evaluations"]
+            for metric in arm.record.metrics
+            if metric.quantity == "valid clips"
+        }
+        assert counts == {"own": 5, "common_2": 2, "common_4": 4}
+    cell = next(arms.cells(grid(), epath.Path(folder)))
+    clips = [sample.read(arms.samples_of(cell) / name) for name in ("common_2", "common_4")]
+    assert clips[0].shape == clips[1].shape and (clips[0] != clips[1]).any()
+    page = (folder / "report.html").read_text()
+    own, shared = page.split("By samplers that the arms share")
+    assert "common_2" not in own and shared.index("common_2: ddim, 2 network") < shared.index("common_4: ddim, 4")
+    assert "valid clips, by network evaluations of ddim" in shared
+    text = (folder / "report.md").read_text()
+    assert "## Scores by common_4, which all arms share" in text
+    rows = list(csv.DictReader((folder / "report.csv").open()))
+    assert len(rows) == sum(len(arm.record.metrics) for arm in done.arms)
+    for arm in done.arms:
+        for metric in arm.record.metrics:
+            (row,) = (
+                row
+                for row in rows
+                if (row["arm"], row["metric"], row["sampling"]) == (arm.name, metric.quantity, metric.sampling)
+            )
+            assert float(row["value"]) == metric.value and json.loads(row["protocol"]) == metric.protocol
+
+
+@pytest.mark.feature("O20")
+def test_a_part_drawn_anew_is_a_run_of_its_own_and_what_comes_after_training_trains_nothing(compared):
+    folder, done = compared
+    base, trained, sampled = (
+        read_record(folder / "ddpm" / name) for name in ("seed_0", "vary/train_1", "vary/sample_1")
+    )
+    assert trained.curves["train/loss"] != base.curves["train/loss"] == sampled.curves["train/loss"]
+    assert trained.level_losses != base.level_losses == sampled.level_losses
+    assert len({one.identity_hash for one in (base, trained, sampled)}) == 3
+    assert not (folder / "ddpm" / "vary" / "sample_1" / "checkpoints").exists()
+    seeds = [{one.protocol["seed"] for one in run.metrics if "seed" in one.protocol} for run in (base, sampled)]
+    assert seeds[0] == {0} and len(seeds[1]) == 1 and 0 not in seeds[1]
+    parts = [(entry.arm, entry.part, len(entry.values)) for entry in done.spreads]
+    assert parts == [("Discrete DDPM", "train", 2), ("Discrete DDPM", "sample", 2)]
+    assert done.spreads[0].values[0] == next(one.value for one in base.metrics if one.name == "valid clips")
+    config = grid()
+    config.compare.vary.parts = ("noise",)
+    with pytest.raises(ValueError, match="has noise; the parts are: evaluation, init, sample, train"):
+        compare.compare(config, folder)
+
+
+@pytest.mark.feature("O20")
 def test_all_arms_start_from_the_same_parameters_and_noise(compared):
     # the two objectives differ, so only what is drawn before training can be equal: parameters and the prior's noise
     folder, _ = compared
     clips = {
         cell.arm: sample.read(evaluate.folder_of(cell.folder, cell.config.run.num_steps))
-        for cell in compare.cells(grid(), epath.Path(folder))
+        for cell in arms.cells(grid(), epath.Path(folder))
     }
     correlation = np.corrcoef(clips["ddpm"].ravel(), clips["vp"].ravel())[0, 1]
     other = np.corrcoef(clips["ddpm"].ravel(), np.roll(clips["vp"], 1, axis=0).ravel())[0, 1]
@@ -86,8 +144,8 @@ def test_all_arms_start_from_the_same_parameters_and_noise(compared):
 def test_seeds_are_compared_seed_by_seed(compared):
     config = grid()
     config.compare.seeds = (3, 4)
-    cells = list(compare.cells(config, epath.Path("nowhere")))
-    names = [(compare.name_of(one, config), compare.name_of(two, config)) for one, two in compare.pairs(cells)]
+    cells = list(arms.cells(config, epath.Path("nowhere")))
+    names = [(arms.name_of(one, config), arms.name_of(two, config)) for one, two in assembly.pairs(cells)]
     assert names == [("ddpm_seed_3", "vp_seed_3"), ("ddpm_seed_4", "vp_seed_4")]
     ddpm, vp, untrained = (arm.record for arm in compared[1].arms)
     records = {
@@ -95,7 +153,7 @@ def test_seeds_are_compared_seed_by_seed(compared):
         "vp": [with_valid(vp, share) for share in (0.5, 0.45)],
         "untrained": [untrained] * 2,
     }
-    (found,) = compare.over_seeds(config, records)
+    (found,) = assembly.over_seeds(config, records)
     assert (found.first, found.second, found.metric) == ("Discrete DDPM", "VP-SDE", "valid clips")
     assert found.by_seed == pytest.approx((0.1, 0.05))
     # of two numbers the standard error is half of their difference, and t(0.975) with 1 degree of freedom is 12.706
@@ -103,7 +161,7 @@ def test_seeds_are_compared_seed_by_seed(compared):
     # a single pair has nothing to be corrected for: t = 3 with 1 degree of freedom, whose tail is 1/2 - atan(3)/pi
     assert found.p_value == pytest.approx(2 * (0.5 - np.arctan(3) / np.pi))
     assert found.verdict == "not separated"
-    assert not list(compare.over_seeds(grid(), {"ddpm": [ddpm], "vp": [vp], "untrained": [untrained]}))
+    assert not list(assembly.over_seeds(grid(), {"ddpm": [ddpm], "vp": [vp], "untrained": [untrained]}))
 
 
 def test_runs_of_several_seeds_make_one_report(tmp_path):
@@ -139,7 +197,7 @@ def test_notes_say_what_the_trained_arms_share(compared):
     assert note.endswith("network, optimiser, number of steps, sampler.")
     config = grid()
     config.compare.arm.vp.changes = {"optimizer": {"learning_rate": 1e-3}, "sampler": {"name": "euler"}}
-    note, *_ = compare.notes(config, list(compare.cells(config, epath.Path("nowhere"))))
+    note, *_ = assembly.notes(config, list(arms.cells(config, epath.Path("nowhere"))))
     assert "optimizer.learning_rate" in note and note.endswith("drawn from, network, number of steps.")
 
 
@@ -171,16 +229,22 @@ def test_samples_that_are_gone_are_drawn_again(compared, tmp_path, monkeypatch):
     shutil.copytree(compared[0], folder)
     config = grid()
     config.compare.arms = ("untrained",)
-    (cell,) = compare.cells(config, epath.Path(folder))
-    before = compare.read_samples(cell)
-    (compare.samples_of(cell) / sample.ARRAYS).unlink()
+    (cell,) = arms.cells(config, epath.Path(folder))
+    before = assembly.read_samples(cell)
+    (arms.samples_of(cell) / sample.ARRAYS).unlink()
     monkeypatch.setattr(train, "train", None)  # calling it would fail
     compare.compare(config, folder)
-    np.testing.assert_array_equal(compare.read_samples(cell), before)
+    np.testing.assert_array_equal(assembly.read_samples(cell), before)
 
 
 @pytest.mark.parametrize(
-    "change", [{"data": {"moving_shapes": {"radius": 1.0}}}, {"evaluation": {"num_samples": 4}}, {"seed": 3}]
+    "change",
+    [
+        {"data": {"moving_shapes": {"radius": 1.0}}},
+        {"evaluation": {"num_samples": 4}},
+        {"seed": 3},
+        {"vary": {"train": 1}},
+    ],
 )
 def test_an_arm_cannot_change_what_all_must_share(change, tmp_path):
     config = grid()
@@ -195,6 +259,13 @@ def test_what_is_recorded_is_not_run_again(compared, monkeypatch):
     monkeypatch.setattr(train, "train", None)  # calling it would fail
     again = compare.compare(grid(), folder)
     assert [arm.record for arm in again.arms] == [arm.record for arm in before.arms]
+
+
+def test_two_arms_of_one_title_are_refused(tmp_path):
+    config = grid()
+    config.compare.arm.vp.title = "Untrained"
+    with pytest.raises(ValueError, match=r"titles are \['Discrete DDPM', 'Untrained', 'Untrained'\]; each needs"):
+        compare.compare(config, tmp_path)
 
 
 def test_an_arm_that_changes_an_unknown_key_is_refused_before_any_is_trained(tmp_path):
@@ -218,8 +289,8 @@ def test_a_comparison_that_was_stopped_and_killed_ends_with_the_same_bits(of, tm
     # how far the arms came depends on the machine: both go on beyond either
     config = pair(of, num_steps=4 + max(checkpoints.saved_steps(place / "checkpoints")[-1] for place in places))
     assert compare.compare(config, killed) is not None
-    grid = list(compare.cells(config, epath.Path(straight)))
-    assert compare.run_all(grid, at_once=2)  # in processes of as many cores: their number may change the sums' bits
+    grid = list(arms.cells(config, epath.Path(straight)))
+    assert compare.run_all(grid)  # in processes of as many cores: their number may change the sums' bits
     for cell, place in zip(grid, places, strict=True):
         steps = [start.step for start in read_record(place).starts]
         assert 0 == steps[0] < steps[1] < steps[2], "a start did not go on from the one before"
@@ -261,14 +332,14 @@ def interrupt(of, folder, how: signal.Signals, code: int) -> None:
             lambda: f"no checkpoint; the arms said: {[processes.last_line(place / 'log.txt') for place in places]}",
         )
         assert process.poll() is None, f"it ended by itself, with {process.returncode}"
-        arms = children(process.pid)
-        assert len(arms) >= len(places)
+        running = children(process.pid)
+        assert len(running) >= len(places)
         process.send_signal(how)
         assert process.wait(timeout=120) == code
     finally:
         process.kill()  # the arms end with it
         process.wait()
-    wait_until(lambda: not any(alive(arm) for arm in arms), lambda: "an arm outlived its parent")
+    wait_until(lambda: not any(alive(arm) for arm in running), lambda: "an arm outlived its parent")
 
 
 def wait_until(condition, failure) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests import tiny
 from vdm import build, likelihoods
 from vdm.diffusion import bound, schedules
+from vdm.records.record import PER_LOG_SNR
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
 from vdm.types import Prediction
@@ -131,6 +132,6 @@ def test_a_run_is_told_what_was_measured_and_how():
     assert asked.scores.to_dict() == experiment.config.scores.to_dict()
     with pytest.raises(ValueError, match="no protocol of bits/dim: 'rtol'"):
         likelihoods.ask_again(asked, {"metric": "flow", "num_likelihood": 4, "log_snr_max": 10.0})
-    assert len(curves[likelihoods.CURVE]) > 100
+    assert len(curves[PER_LOG_SNR]) > 100
     with pytest.raises(ValueError, match=r"config.scores.likelihoods is 'elbo'; it must be one of: bound, flow"):
         likelihoods.measure(experiment_of(likelihoods=("elbo",)), {})

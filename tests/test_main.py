@@ -243,7 +243,9 @@ def test_evaluate_writes_losses_per_level_and_metrics_with_their_protocol(traine
     metrics = {metric["name"]: metric for metric in written["metrics"]}
     assert metrics["valid clips"]["value"] < 0.5  # two steps of training draw no clip that holds together
     assert metrics["valid clips"]["protocol"]["samples"] == 8
-    assert metrics["valid clips"]["protocol"]["sampler"]["name"] == "heun"
+    drawn = {key: metrics["valid clips"]["protocol"][key] for key in ("sampling", "network_evaluations")}
+    assert drawn == {"sampling": "own", "network_evaluations": 5}  # two steps of Heun, and the last estimate
+    assert written["config"]["sampler"]["name"] == "heun"
 
 
 def test_weights_of_i3d_are_refused_before_anything_is_drawn(trained, capsys, tmp_path):

@@ -7,10 +7,11 @@ import jax
 import pytest
 
 from tests import tiny
-from vdm import __main__, build, plan, steps, train
+from vdm import __main__, build, plan, steps, traces, train
 from vdm.costs import chips, jaxpr, page, program
 from vdm.nets.remat import REMAT
 from vdm.runtime import mesh as meshes
+from vdm.traces import Data
 
 NO_COMPILER = importlib.util.find_spec("libtpu") is None
 CONFIG = "--config=tests/tiny.py"
@@ -18,13 +19,13 @@ CONFIG = "--config=tests/tiny.py"
 
 @pytest.fixture(scope="module")
 def facts():
-    return plan.facts_of(tiny.get_config(), plan.Data(3, None))
+    return plan.facts_of(tiny.get_config(), Data(3, None))
 
 
 def test_the_step_is_that_of_train_and_its_arguments_rest_where_training_puts_them():
     config = tiny.get_config()
     model = build.model(config, meshes.make_mesh(), num_channels=3, num_classes=None)
-    step, (train_state, window, batch) = plan.step_of(model)
+    step, (train_state, window, batch) = traces.step_of(model)
     experiment = build.experiment(config)
     with jax.set_mesh(experiment.mesh):
         real_state, _ = train.start(experiment, train.epath.Path("nowhere"))
@@ -46,7 +47,7 @@ def test_facts_scale_with_the_clips_of_the_step(facts):
     config = tiny.get_config()
     config.data.batch_size = config.evaluation.batch_size = 16
     model = build.model(config, meshes.make_mesh(), num_channels=3, num_classes=None)
-    step, arguments = plan.step_of(model)
+    step, arguments = traces.step_of(model)
     with jax.set_mesh(model.mesh):
         whole = jaxpr.work(step, *arguments)
     assert facts.work.flops * 16 == pytest.approx(whole.flops, rel=1e-3)
@@ -58,7 +59,7 @@ def test_facts_scale_with_the_clips_of_the_step(facts):
 def test_the_models_flops_leave_out_what_is_recomputed(facts):
     config = tiny.get_config()
     config.run.remat = "blocks"
-    again = plan.facts_of(config, plan.Data(3, None))
+    again = plan.facts_of(config, Data(3, None))
     assert again.model_flops == facts.model_flops == pytest.approx(facts.work.flops)
     assert again.work.flops > 1.1 * again.model_flops
 
@@ -162,7 +163,7 @@ def test_rows_are_summed_by_cause_and_small_exchanges_stand_apart():
 def test_the_tpu_compiler_counts_the_flops_of_the_jaxpr(facts):
     config, slice_of = tiny.get_config(), chips.topology("v5e:2x2")
     axes = plan.axes_of(config, "data=2,fsdp=2", slice_of)
-    made = plan.plan(config, topology=slice_of, axes=axes, data=plan.Data(3, None), facts=facts, timeout=600.0)
+    made = plan.plan(config, topology=slice_of, axes=axes, data=Data(3, None), facts=facts, timeout=600.0)
     compiled = made["compiled"]
     assert compiled["flops"] == pytest.approx(made["executed_flops"], rel=0.02)
     assert 0 < compiled["memory"]["arguments"] < 1e8

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from configs import base
 from tests import cards, tiny
 from vdm import build, evaluate, publish, scoring, train, verify
 from vdm.__main__ import main
@@ -29,8 +30,12 @@ INPUTS = ("config", "data", "code", "lock", "versions", "devices", "mesh", "CPU 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    train.train(tiny.get_config(), folder)
-    evaluate.evaluate(tiny.get_config(), folder)
+    config = tiny.get_config()
+    train.train(config, folder)
+    config.scores.samplings = ("common",)
+    with config.unlocked():
+        config.scores.sampling.common = base.common_sampling(2, -6.0, 6.0)
+    evaluate.evaluate(config, folder)
     publish.publish(folder, folder / "card", with_weights=True)
     return folder / "card"
 
@@ -267,7 +272,7 @@ def whole(published, here):
 def test_all_steps_and_the_scores_are_bitwise_equal_too(whole):
     assert whole.verdict == replay.BITWISE and whole.whole.left_out == () and verify.reason(whole) == ""
     names = {score.name for score in whole.whole.scores}
-    assert {evaluate.VALID, evaluate.DIRECTIONS, "validation/loss at log-SNR -2"} <= names
+    assert {evaluate.VALID, evaluate.DIRECTIONS, "validation/loss at log-SNR -2", "valid clips, common"} <= names
 
 
 @pytest.mark.feature("R9")
@@ -389,6 +394,12 @@ def test_the_scores_of_a_card_are_asked_for_by_their_protocols():
     again = tiny.get_config()
     verify.ask_again(again, metrics)
     assert again.scores == config.scores
+    shared = base.common_sampling(2, -6.0, 6.0).to_dict()
+    drawn = {"sampling": "common", "sampler": shared}
+    verify.ask_again(
+        again, [*metrics, Metric("valid clips, common", 1.0, None, None, "%", True, {"samples": 8} | drawn)]
+    )
+    assert again.scores.samplings == ("common",) and again.scores.sampling.common.to_dict() == shared
     metrics[0].protocol.update(split="test")
     with pytest.raises(ValueError, match=r"config\.scores\.split is 'test'; it must be one of: train, validation"):
         verify.ask_again(again, metrics)

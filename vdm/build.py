@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from data.clips import ClipSampler
 from data.sources import Splits, folder, moving_digits, moving_shapes, simulated, tfds
+from data.sources.part import set_aside
 from vdm import refusals
 from vdm.diffusion import noise_priors, objectives, proposals, samplers, schedules, times
 from vdm.diffusion.guidance import GUIDANCE, THRESHOLDS, Guide, Threshold
@@ -33,6 +34,7 @@ from vdm.metrics.features.extractor import Extractor
 from vdm.metrics.oracles import ShapeOracle
 from vdm.nets.sharding import UNET_RULES, Rule
 from vdm.nets.unet3d import UNet3DConfig, unet3d
+from vdm.records.record import OWN
 from vdm.runtime import mesh as meshes
 from vdm.runtime import optimizer as optimizers
 from vdm.runtime import random, state
@@ -78,8 +80,20 @@ class Model:
 
     def first_state(self) -> TrainState:
         """The state that training begins with, in its resting places."""
-        key = random.key(self.config.seed, Purpose.INIT)
-        return state.init_state(self.init, self.optimizer, key, self.mesh, self.rules, self.proposal.first())
+        key, memory = self.key(Purpose.INIT), self.proposal.first()
+        return state.init_state(self.init, self.optimizer, key, self.mesh, self.rules, memory)
+
+    def average_of(self, train_state: TrainState) -> Params:
+        """The average of the parameters that is judged and drawn with."""
+        return state.averages(train_state)[self.config.evaluation.average]
+
+    def seed_of(self, part: str) -> int:
+        """The seed of a part of `config.vary`; that of the config where nothing is varied."""
+        return random.varied(self.config.seed, self.config.vary[part])
+
+    def key(self, purpose: Purpose, step: Int[Array, ""] | int = 0) -> Key:
+        """The key of one purpose in one step; see `random.key`."""
+        return random.key(self.seed_of(PARTS[purpose]), purpose, step)
 
     def objective_of(self, params: Params) -> Objective:
         """The objective, with the schedule as it has been learned."""
@@ -147,7 +161,7 @@ def experiment(config: Config) -> Experiment:
     make_splits = lookup(SOURCES, config.data.name, "data.name")
     # any channels, no class: what can be refused without the data is, before a folder's videos are decoded
     made = model(config, meshes.make_mesh(**config.run.mesh), num_channels=3, num_classes=None)
-    splits = make_splits(config.data)
+    splits = set_aside(make_splits(config.data), config.data.num_selection)
     refusals.check_splits(config, splits)
     num_channels, num_classes = splits.train.num_channels, _num_classes(config, splits)
     parts = vars(made) | _network_parts(config, num_channels, num_classes)
@@ -210,7 +224,7 @@ def make_schedule(config: Config) -> schedules.Schedule:
 def make_objective(config: Config, schedule: schedules.Schedule) -> Objective:
     """The objective of `config.objective` on a schedule. Raises ValueError as `Objective` and `choose`."""
     data_std = config.data_std
-    return Objective(
+    made = Objective(
         schedule=schedule,
         target=lookup(TARGETS, config.target, "objective.target")(data_std),
         weighting=choose(WEIGHTINGS, config.weighting, "objective.weighting", data_std=data_std),
@@ -219,6 +233,38 @@ def make_objective(config: Config, schedule: schedules.Schedule) -> Objective:
         noise_prior=choose(NOISE_PRIORS, config.noise_prior, "objective.noise_prior"),
         variance_weight=config.variance_weight,
     )
+    return objectives.normalised(made) if config.normalise else made
+
+
+def samplings(made: Experiment) -> dict[str, Experiment]:
+    """The experiment with each sampler of `config.scores.samplings` in place of its own, by name.
+
+    Raises:
+      ValueError: a sampling that is nowhere described, changes a key that a sampler does not have, or cannot work.
+    """
+    found = {}
+    for name, changed in sampling_configs(made.config).items():
+        try:
+            found[name] = dataclasses.replace(made, config=changed, sampler=_sampler(changed, made.objective))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config.scores.sampling.{name}: {error}") from error
+    return found
+
+
+def sampling_configs(config: Config) -> dict[str, Config]:
+    """The config with the changes of each of `config.scores.samplings`, by name. Raises ValueError as `samplings`."""
+    found = {}
+    for name in config.scores.samplings:
+        changed = config.copy_and_resolve_references()
+        changes = lookup(dict(changed.scores.sampling), name, "scores.samplings")
+        if not name.isidentifier() or name == OWN:
+            raise ValueError(f"config.scores.sampling has {name!r}: it is part of names of files, so it must be a word")
+        try:
+            changed.sampler.update(changes)
+        except (KeyError, TypeError, AttributeError) as error:  # the last: a value in place of a dict
+            raise ValueError(f"config.scores.sampling.{name}: {error}") from error
+        found[name] = changed
+    return found
 
 
 def oracle(config: Config) -> ShapeOracle | None:
@@ -328,7 +374,7 @@ def _optimizer(config: Config) -> Optimizer:
     )
     betas = {"beta1": config.beta1, "beta2": config.beta2, "epsilon": config.epsilon}
     transform = choose(OPTIMIZERS, config, "optimizer", learning_rate=rate, **betas)
-    return Optimizer(transform, rate, clip_norm=config.clip_norm, ema_decay=config.ema_decay)
+    return Optimizer(transform, rate, config.clip_norm, config.ema_decay, config.ema_decay_short)
 
 
 def _sampler(config: Config, objective: Objective) -> Sampler:
@@ -389,6 +435,27 @@ def _unet3d(
     return network, UNET_RULES
 
 
+PARTS = {  # purpose -> the part of `config.vary` that draws it anew
+    Purpose.INIT: "init",
+    **dict.fromkeys(
+        (Purpose.TIME, Purpose.NOISE, Purpose.DROPOUT, Purpose.LABEL_DROPOUT, Purpose.DEQUANTISATION), "train"
+    ),
+    **dict.fromkeys((Purpose.SAMPLE_PRIOR, Purpose.SAMPLE_NOISE), "sample"),
+    **dict.fromkeys(
+        (
+            Purpose.VALIDATION_NOISE,
+            Purpose.VALIDATION_DEQUANTISATION,
+            Purpose.LIKELIHOOD_NOISE,
+            Purpose.LIKELIHOOD_LEVEL,
+            Purpose.LIKELIHOOD_PROBE,
+            Purpose.LIKELIHOOD_DEQUANTISATION,
+            Purpose.SELECTION_NOISE,
+            Purpose.SELECTION_LEVEL,
+            Purpose.SELECTION_DEQUANTISATION,
+        ),
+        "evaluation",
+    ),
+}
 _SCHEDULE_RULE = (r"(^|/)schedule/", PartitionSpec())  # a few numbers, whole on every device
 _SPLIT_SIZES = ("num_train", "num_validation")
 WORLDS = {"moving_shapes": moving_shapes.World, "moving_digits": moving_digits.World}

@@ -182,6 +182,7 @@ def _state(model: build.Model, params: Params) -> TrainState:
         opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract.opt_state),
         num_clipped=zero,
         proposal=model.proposal.first(),
+        ema_short=jax.tree.map(np.copy, params) if model.optimizer.ema_decay_short else (),
     )
     return jax.device_put(begun, jax.tree.map(lambda leaf: leaf.sharding, abstract))
 

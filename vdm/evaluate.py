@@ -4,9 +4,10 @@ The losses are taken with the averaged parameters of the newest checkpoint, at t
 `config.evaluation.log_snrs` with fixed noise, so that two runs can be compared to the last digit. Where the data have
 an oracle (moving shapes), it judges `config.evaluation.num_samples` samples: how many are valid clips, why the others
 are not, and whether all directions of motion are there. The scores that `config.scores` asks for (FVD, KVD, ...) are
-taken of its own number of samples. All go into DIR/record.json with their protocol, the oracle's samples into
-DIR/evaluation/<step>/. With another `config.sampler` or `config.evaluation` than the run's own it prints its
-numbers and leaves the record alone.
+taken of its own number of samples. Both are done once more for each of `config.scores.samplings`, from the same noise.
+All go into DIR/record.json with their protocol, the oracle's samples into DIR/evaluation/<step>/, those of a sampling
+into a folder of its name there. With another `config.sampler`, `config.evaluation` or draw of `config.vary` than the
+run's own it prints its numbers and leaves the record alone.
 
 Example: python -m vdm evaluate --config=configs/demo.py --workdir=runs/shapes
 """
@@ -15,16 +16,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from vdm import build, likelihoods, sample, scoring, validation
 from vdm.records import identity, record, statistics
-from vdm.records.record import Metric, Record
+from vdm.records.record import OWN, Metric, Record
 from vdm.runtime import distributed, watchdog
-from vdm.types import Config
+from vdm.types import Config, Params
 
 OPTIONS = (
     ("checkpoint_step", 0, "of the checkpoint; 0: the newest"),
@@ -66,26 +69,23 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i
     experiment, params, step = sample.restore(config, workdir, step)
     scoring.check(experiment, measures)
     likelihoods.check(experiment)
+    samplings = {OWN: experiment} | build.samplings(experiment)
     since = time.monotonic()
     with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:
         with jax.set_mesh(experiment.mesh):
             losses = validation.make_validation(experiment, dog.beat)(params)
-        scored_clips = config.scores.num_samples * config.scores.repeats if measures else 0
-        draw = sample.make_draw(experiment, dog.beat)
-        drawn = draw(params, max(config.evaluation.num_samples, scored_clips))
-        clips = drawn[: config.evaluation.num_samples]
-        metrics = (
-            *oracle_metrics(experiment, clips),
-            *scoring.score(experiment, measures, drawn[:scored_clips], dog.beat),
-        )
+        scorer = scoring.make_scorer(experiment, measures, dog.beat) if measures else None
+        drawn = {name: draw(sampled, params, scorer, dog.beat) for name, sampled in samplings.items()}
+        metrics = [of_sampling(metric, name, samplings[name]) for name, (_, found) in drawn.items() for metric in found]
         bits, curve = likelihoods.measure(experiment, params, dog.beat)
     levels = {name: tuple(points) for name, points in losses.items()} | curve
-    scored = dataclasses.replace(before, **_kept(before, step, (*metrics, *bits), levels), evaluated_step=step)
     if identity.identity_hash(config) != before.identity_hash:
         print("The record is left as it is: this evaluation's config is not the run's own.")
-        return scored
+        return dataclasses.replace(before, metrics=(*metrics, *bits), level_losses=levels, evaluated_step=step)
+    scored = dataclasses.replace(before, **_kept(before, step, (*metrics, *bits), levels), evaluated_step=step)
     if distributed.is_writer():
-        sample.write(folder_of(workdir, step), clips, FPS)
+        for name, (clips, _) in drawn.items():
+            sample.write(folder_of(workdir, step, name), clips, FPS)
         scored = record.spend(scored, "evaluate", time.monotonic() - since)
         record.write(workdir, scored)
     return scored
@@ -102,9 +102,44 @@ def _kept(
     return {"metrics": (*metrics, *earlier), "level_losses": before.level_losses | levels}
 
 
-def folder_of(workdir: epath.PathLike, step: int) -> epath.Path:
+def folder_of(workdir: epath.PathLike, step: int, sampling: str = OWN) -> epath.Path:
     """Where the samples lie that the record's metrics were read from."""
-    return sample.folder_of(workdir, step, "evaluation")
+    folder = sample.folder_of(workdir, step, "evaluation")
+    return folder if sampling == OWN else folder / sampling
+
+
+def draw(
+    experiment: build.Experiment, params: Params, scorer: scoring.Scorer | None, beat: Callable[[], None]
+) -> tuple[sample.Clips, tuple[Metric, ...]]:
+    """The clips that the oracle reads, and what it and the scorer say of the sampler's clips."""
+    config = experiment.config
+    num_read = config.evaluation.num_samples
+    num_scored = 0 if scorer is None else config.scores.num_samples * config.scores.repeats
+    read, looked, done = [], [], 0
+    for clips in sample.make_draw_in_batches(experiment, beat)(params, max(num_read, num_scored)):
+        if done < num_read:
+            read.append(clips[: num_read - done])
+        if scorer is not None and done < num_scored:
+            looked.append(scorer.look(clips[: num_scored - done]))
+        done += len(clips)
+    kept = np.concatenate(read)
+    return kept, (*oracle_metrics(experiment, kept), *(() if scorer is None else scorer.scores(looked)))
+
+
+def of_sampling(metric: Metric, name: str, experiment: build.Experiment) -> Metric:
+    """The metric with what its clips were drawn by.
+
+    Own samplers may differ between runs that are compared, as long as they take the same number of evaluations.
+    """
+    protocol = metric.protocol | {
+        "sampling": name,
+        "network_evaluations": experiment.sampler.num_evaluations,
+        "parameters": "average",  # which one was chosen for a run is said by its config
+    }
+    if name == OWN:
+        return dataclasses.replace(metric, protocol=protocol)
+    protocol["sampler"] = identity.resolve({"sampler": experiment.config.sampler})["sampler"]
+    return dataclasses.replace(metric, name=record.name_by(metric.name, name), protocol=protocol)
 
 
 def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[Metric, ...]:
@@ -118,10 +153,7 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
     protocol: dict[str, Any] = {
         "samples": len(clips),
         "frames": config.data.num_frames,
-        "sampler": identity.resolve({"sampler": config.sampler})["sampler"],
-        "network_evaluations": experiment.sampler.num_evaluations,
-        "parameters": "average",
-        "seed": config.seed,
+        "seed": experiment.seed_of("sample"),
         "oracle": oracle.protocol,
     }
     share = statistics.proportion(int(reading.valid.sum()), len(clips))

@@ -60,7 +60,7 @@ def replay(experiment: build.Experiment, folder: epath.Path, step: int) -> dict[
         "step": step,
         "replayed_from": first,
         "identity_hash": identity.identity_hash(experiment.config),
-        "seed": experiment.config.seed,
+        "seed": experiment.seed_of("train"),
         "examples": _examples(experiment, step, examples),
         "layers": layers,
     }
@@ -130,7 +130,7 @@ def _examples(experiment: build.Experiment, step: int, told: dict[str, np.ndarra
     rows = [
         {
             "example": number,
-            "clip": pipeline.clip_of(source, config.seed, number, config.data.overfit),
+            "clip": pipeline.clip_of(source, experiment.seed_of("train"), number, config.data.overfit),
             "log_snr": _number(log_snr),
             "loss": _number(loss),
             "importance": _number(importance),

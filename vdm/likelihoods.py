@@ -23,13 +23,12 @@ from vdm import build, validation
 from vdm.diffusion import bound, likelihood, noise_priors, objectives, schedules
 from vdm.diffusion.times import LogSnrUniform
 from vdm.records import statistics
-from vdm.records.record import Metric
+from vdm.records.record import PER_LOG_SNR, Metric
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
 from vdm.types import Config, Denoiser, Params
 
-CURVE = "bits/dim per log-SNR"
 TITLES = {"bound": "bits/dim (bound)", "flow": "bits/dim (flow)"}
 
 PerClip = Float64[np.ndarray, "clips"]
@@ -52,7 +51,7 @@ def measure(
         interval = statistics.mean_of_few(per_clip)
         protocol = _protocol(experiment, name)
         metrics.append(Metric(TITLES[name], interval.estimate, interval.low, interval.high, "", False, protocol))
-    return tuple(metrics), {CURVE: curve(experiment, params, beat)}
+    return tuple(metrics), {PER_LOG_SNR: curve(experiment, params, beat)}
 
 
 def check_options(config: Config) -> None:
@@ -123,18 +122,18 @@ def make_bound(experiment: build.Experiment, params: Params) -> OfBatch:
         index, objective = batch["index"], experiment.objective_of(params)
 
         def noise(i: Array) -> Array:
-            key = random.key(config.seed, Purpose.LIKELIHOOD_NOISE, i)
+            key = experiment.key(Purpose.LIKELIHOOD_NOISE, i)
             return random.example_noise(key, index, config.data.num_frames, experiment.frame_shape)
 
         def level(i: Array) -> Array:
-            return random.example_uniform(random.key(config.seed, Purpose.LIKELIHOOD_LEVEL, i), index)
+            return random.example_uniform(experiment.key(Purpose.LIKELIHOOD_LEVEL, i), index)
 
         rows = jnp.arange(count)
         found = bound.continuous(
             _denoiser(experiment, params, batch),
             objective.schedule,
             measure,
-            validation.clean_clips(experiment, batch, random.key(config.seed, Purpose.LIKELIHOOD_DEQUANTISATION)),
+            validation.clean_clips(experiment, batch, experiment.key(Purpose.LIKELIHOOD_DEQUANTISATION)),
             (rows[:, None] + jax.vmap(level)(rows)) / count,
             noise,
             decoder=bound.gaussian if is_density else bound.nearest_level,
@@ -155,11 +154,11 @@ def make_flow(experiment: build.Experiment, params: Params) -> OfBatch:
 
     def of_batch(params: Params, batch: Mapping[str, Array]) -> Float[Array, "batch"]:
         index, schedule = batch["index"], experiment.objective_of(params).schedule
-        x0 = validation.dequantised(experiment, batch, random.key(config.seed, Purpose.LIKELIHOOD_DEQUANTISATION))
+        x0 = validation.dequantised(experiment, batch, experiment.key(Purpose.LIKELIHOOD_DEQUANTISATION))
         alpha = schedules.level(schedule, jnp.full((1, 1), start)).alpha[0, 0]
 
         def signs(i: Array) -> Array:
-            return jnp.sign(random.example_noise(random.key(config.seed, Purpose.LIKELIHOOD_PROBE, i), index, *shape))
+            return jnp.sign(random.example_noise(experiment.key(Purpose.LIKELIHOOD_PROBE, i), index, *shape))
 
         found = likelihood.log_prob(
             _denoiser(experiment, params, batch),
@@ -210,7 +209,7 @@ def _protocol(experiment: build.Experiment, name: str) -> dict[str, Any]:
         "log_snr_max": options.log_snr_max,
         **of_route,
         "parameters": "average",
-        "seed": config.seed,
+        "seed": experiment.seed_of("evaluation"),
     }
 
 

@@ -20,16 +20,14 @@ import importlib.metadata
 import importlib.util
 import json as text
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
-from vdm import build, refusals, steps
+from vdm import refusals, traces
 from vdm.costs import child, chips, estimate, hlo, jaxpr, page, program
 from vdm.costs.chips import Topology
 from vdm.costs.estimate import Estimate, Facts
@@ -37,7 +35,7 @@ from vdm.costs.roofline import Roofline, roofline
 from vdm.nets.remat import REMAT
 from vdm.runtime import mesh as meshes
 from vdm.runtime.processes import JobFailed
-from vdm.runtime.step import Window
+from vdm.traces import Data
 from vdm.types import MESH_AXES, Config
 
 TAKES = ("config",)
@@ -51,16 +49,7 @@ OPTIONS = (
     ("timeout_minutes", 60, "after which a compilation is stopped"),
 )
 _NUM_COMPILED = 3  # meshes with policies of a search
-_TRACED_CLIPS = (8, 16)  # where activations outweigh the gradients, which do not scale with them
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What a network must know of the data."""
-
-    num_channels: int
-    num_classes: int | None
 
 
 def main(
@@ -101,7 +90,7 @@ def _searched(config: Config, topology: Topology, data: Data) -> list[tuple[Conf
             f"{config.data.num_frames} frames: set config.data.batch_size to a multiple of the devices"
         )
     print(page.ranking(ranks, topology))
-    return [(_with_remat(config, rank.remat), rank.axes, by_policy[rank.remat]) for rank in ranks[:_NUM_COMPILED]]
+    return [(traces.with_remat(config, rank.remat), rank.axes, by_policy[rank.remat]) for rank in ranks[:_NUM_COMPILED]]
 
 
 def plan(
@@ -179,18 +168,20 @@ def facts_under(policies: Sequence[str], config: Config, data: Data) -> dict[str
     """The facts under policies of `config.run.remat`: the step is traced once without recomputing, for the model's
     FLOPs, and at two numbers of clips under each.
     """
-    shapes = _model(_with_clips(config, 1), data, _here()).abstract_state()
-    clips, more = _TRACED_CLIPS
-    plain = jaxpr.work_of(_traced(_with_clips(_with_remat(config, "none"), clips), data))
+    shapes = traces.model(traces.with_clips(config, 1), data, traces.here()).abstract_state()
+    clips, more = traces.TRACED_CLIPS, 2 * traces.TRACED_CLIPS
+    model_flops = traces.flops_a_clip(config, data)
     found = {}
     for remat in policies:
-        few, many = (_traced(_with_clips(_with_remat(config, remat), count), data) for count in (clips, more))
+        few, many = (
+            traces.traced(traces.with_clips(traces.with_remat(config, remat), count), data) for count in (clips, more)
+        )
         found[remat] = Facts(
             num_parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
             state_bytes=float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))),
             compute_bytes=jnp.dtype(config.network[config.network.name].compute_dtype).itemsize,
             work=jaxpr.work_of(few).times(1 / clips),
-            model_flops=plain.flops / clips,
+            model_flops=model_flops,
             activation_bytes=(jaxpr.peak_bytes(many) - jaxpr.peak_bytes(few)) / (more - clips),
             batch_size=config.data.batch_size,
             num_frames=config.data.num_frames,
@@ -207,24 +198,6 @@ def _lighter(config: Config, data: Data) -> dict[str, Facts]:
     return facts_under(less, config, data) if less else {}
 
 
-def _with_remat(config: Config, remat: str) -> Config:
-    return _changed(config, lambda made: made.run.update(remat=remat))
-
-
-def _with_clips(config: Config, clips: int) -> Config:
-    def change(made: Config) -> None:
-        made.data.batch_size = made.evaluation.batch_size = clips
-        made.run.num_microbatches = 1
-
-    return _changed(config, change)
-
-
-def _changed(config: Config, change: Callable[[Config], None]) -> Config:
-    made = config.copy_and_resolve_references()
-    change(made)
-    return made
-
-
 def _data(config: Config, num_channels: int, num_classes: int) -> Data:
     if config.network.class_conditional and num_classes < 1:
         raise ValueError(
@@ -234,46 +207,14 @@ def _data(config: Config, num_channels: int, num_classes: int) -> Data:
     return Data(num_channels, num_classes if config.network.class_conditional else None)
 
 
-def _model(config: Config, data: Data, mesh: Mesh) -> build.Model:
-    return build.model(config, mesh, num_channels=data.num_channels, num_classes=data.num_classes)
-
-
-def _here() -> Mesh:
-    """One real device, on which programs are traced."""
-    return meshes.make_mesh(devices=jax.local_devices()[:1])
-
-
-def _traced(config: Config, data: Data) -> Any:
-    step, arguments = step_of(_model(config, data, _here()))
-    with jax.set_mesh(_here()):
-        return jax.make_jaxpr(step)(*arguments)
-
-
-def step_of(model: build.Model) -> tuple[Any, tuple[Any, ...]]:
-    """The step of `steps.make_step` and its abstract arguments: state, window and batch in their resting places."""
-    config, everywhere = model.config, meshes.replicated(model.mesh)
-    window = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), jax.eval_shape(Window.empty)
-    )
-    rows = {"video": ((config.data.num_frames, *model.frame_shape), np.uint8), "index": ((), np.int32)}
-    if model.num_classes is not None:
-        rows["label"] = ((), np.int32)
-    place = meshes.batch_sharding(model.mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=place)
-        for name, (shape, dtype) in rows.items()
-    }
-    return steps.make_step(model), (model.abstract_state(), window, batch)
-
-
 def compile_step(config: Config, topology: Topology, axes: dict[str, int], data: Data) -> dict[str, Any]:
     """Compiles the step for chips that are absent, and reads what came out: plain numbers, for another process."""
     from jax.experimental import topologies
 
     options = chips.TOPOLOGY_OPTIONS.get(topology.kind, {})
     absent = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
-    model = _model(config, data, meshes.make_mesh(**axes, devices=absent.devices))
-    step, arguments = step_of(model)
+    model = traces.model(config, data, meshes.make_mesh(**axes, devices=absent.devices))
+    step, arguments = traces.step_of(model)
     since = time.monotonic()
     with jax.set_mesh(model.mesh):  # only now: nothing can be computed under a mesh of absent devices
         lowered = step.lower(*arguments)

@@ -12,6 +12,7 @@ from data.sources import Splits
 from vdm.diffusion import noise_priors, samplers, schedules
 from vdm.diffusion.objectives import Objective
 from vdm.runtime import mesh as meshes
+from vdm.runtime.state import AVERAGES
 from vdm.types import BATCH_AXES, Config
 
 _MEASURED_CLIPS = 64
@@ -24,6 +25,7 @@ def check_config(config: Config, mesh: Mesh | AbstractMesh) -> None:
     _check_batches(config, mesh)
     _check_microbatches(config, mesh)
     _check_label_dropout(config)
+    _check_average(config)
 
 
 def check_splits(config: Config, splits: Splits) -> None:
@@ -126,6 +128,17 @@ def _check_label_dropout(config: Config) -> None:
         )
     if not 0 <= dropout <= 1:
         raise ValueError(f"config.network.label_dropout is {dropout}; it is a probability in [0, 1]")
+
+
+def _check_average(config: Config) -> None:
+    average = config.evaluation.average
+    if average not in AVERAGES:
+        raise ValueError(f"config.evaluation.average is {average!r}; it must be one of: {', '.join(AVERAGES)}")
+    if average == "short" and not config.optimizer.ema_decay_short:
+        raise ValueError(
+            "config.evaluation.average is short, and config.optimizer.ema_decay_short 0: there is no such average; "
+            "set the decay, or the average to long"
+        )
 
 
 def _check_counts(config: Config, splits: Splits) -> None:

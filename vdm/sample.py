@@ -2,8 +2,9 @@
 
 Writes DIR/samples/<step>/: clips.npz (uint8 [clips, frames, height, width, channels]), samples.mp4 and samples.gif (all
 clips in a grid) and sheet.png (a clip a row, a frame a column). The config must be the run's own, except for
-`config.sampler`, `config.evaluation` and `config.run`, which may differ. Clip i starts from the noise of
-(config.seed, i), whatever the network: two runs of one seed can be compared clip by clip.
+`config.sampler`, `config.evaluation`, `config.run` and the parts of `config.vary` that come after training, which may
+differ. Clip i starts from the noise of (config.seed, config.vary.sample, i), whatever the network: two runs of one seed
+can be compared clip by clip.
 
 Example: python -m vdm sample --config=configs/demo.py --workdir=runs/shapes --num_clips=64
 """
@@ -11,7 +12,7 @@ Example: python -m vdm sample --config=configs/demo.py --workdir=runs/shapes --n
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ OPTIONS = (
 )
 ARRAYS = "clips.npz"
 MAY_DIFFER = ("sampler", "evaluation", "run")  # sections of the config that a trained run does not depend on
+DRAWN_LATER = ("sample", "evaluation")  # parts of `config.vary` that it does not depend on either
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
 
@@ -71,11 +73,14 @@ def restore(config: Config, workdir: epath.PathLike, step: int | None = None) ->
     identity.require_same_identity(_without(saved), _without(identity.identity(config)), str(workdir))
     experiment = build.experiment(config)
     state = checkpoints.restore(directory, experiment.abstract_state(), step=step)
-    return experiment, state.ema, int(state.step)
+    return experiment, experiment.average_of(state), int(state.step)
 
 
 def _without(config):
-    return {key: value for key, value in config.items() if key not in MAY_DIFFER}
+    kept = {key: value for key, value in config.items() if key not in (*MAY_DIFFER, "vary")}
+    if "vary" not in config:  # of a checkpoint from before there was one, which is of another code
+        return kept
+    return kept | {"vary": {part: number for part, number in config["vary"].items() if part not in DRAWN_LATER}}
 
 
 def require_clips(num_clips: int) -> None:
@@ -84,21 +89,26 @@ def require_clips(num_clips: int) -> None:
 
 
 def make_draw(experiment: build.Experiment, beat: Callable[[], None] = lambda: None) -> Callable[[Params, int], Clips]:
-    """The function from parameters and a number of clips to clips 0, 1, ..., drawn in batches as for evaluation; calls
-    `beat` after each batch.
-    """
+    """The function from parameters and a number of clips to clips 0, 1, ...; calls `beat` after each batch."""
+    in_batches = make_draw_in_batches(experiment, beat)
+    return lambda params, num_clips: np.concatenate(list(in_batches(params, num_clips)))
+
+
+def make_draw_in_batches(
+    experiment: build.Experiment, beat: Callable[[], None] = lambda: None
+) -> Callable[[Params, int], Iterator[Clips]]:
+    """As `make_draw`, clips in batches as for evaluation, of which one is held at a time."""
     ways = meshes.ways(experiment.mesh, BATCH_AXES)
     sampler = make_sampler(experiment)
 
-    def draw(params: Params, num_clips: int) -> Clips:
+    def draw(params: Params, num_clips: int) -> Iterator[Clips]:
         require_clips(num_clips)
         size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
-        videos = []
-        with jax.set_mesh(experiment.mesh):
-            for i in range(0, num_clips, size):
-                videos.append(np.asarray(sampler(params, np.arange(i, i + size))))
-                beat()
-        return video_io.to_uint8(np.clip(np.concatenate(videos)[:num_clips], -1, 1))
+        for first in range(0, num_clips, size):
+            with jax.set_mesh(experiment.mesh):
+                videos = np.asarray(sampler(params, np.arange(first, first + size)))
+            beat()
+            yield video_io.to_uint8(np.clip(videos[: num_clips - first], -1, 1))
 
     return draw
 
@@ -118,7 +128,7 @@ def make_sampler(experiment: build.Experiment) -> Callable[[Params, Int[Array, "
             return noise_priors.correlate(objective.noise_prior, random.example_noise(key, indices, *shape))
 
         def noise(i: Int[Array, ""]) -> Video:
-            return draw(random.key(config.seed, Purpose.SAMPLE_NOISE, i))
+            return draw(experiment.key(Purpose.SAMPLE_NOISE, i))
 
         def told(label: Int[Array, "batch"] | None) -> Denoiser:
             return objectives.denoiser(objective, experiment.predict(params, Condition(label)))
@@ -128,7 +138,7 @@ def make_sampler(experiment: build.Experiment) -> Callable[[Params, Int[Array, "
             denoiser = sampler.guided(told(None), None)
         else:
             denoiser = sampler.guided(told(indices % num_classes), told(jnp.full_like(indices, num_classes)))
-        start = draw(random.key(config.seed, Purpose.SAMPLE_PRIOR))
+        start = draw(experiment.key(Purpose.SAMPLE_PRIOR))
         start = jax.lax.with_sharding_constraint(start, meshes.video_sharding(experiment.mesh))
         prior = samplers.prior(objective.schedule, sampler.times, start)
         return samplers.sample(denoiser, objective.schedule, sampler.step, sampler.times, prior, noise)

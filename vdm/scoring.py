@@ -1,4 +1,4 @@
-"""Scores of a network's samples as `config.scores` asks for them: draws, looks at both sets, compares.
+"""Scores of a network's samples as `config.scores` asks for them: looks at both sets batch by batch, and compares.
 
 Features are computed over the whole mesh, batch by batch; every process then holds all of them and sums in float64, so
 a score does not depend on mesh, processes or batches beyond the rounding of the extractor.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,13 +26,15 @@ from vdm.metrics.features import resize
 from vdm.metrics.features.extractor import Extractor
 from vdm.metrics.features.resize import Grid
 from vdm.metrics.protocol import Protocol
-from vdm.records import identity
 from vdm.records.record import Metric
 from vdm.runtime import mesh as meshes
+from vdm.runtime import random
 from vdm.types import BATCH_AXES, Config
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
 Features = Float32[np.ndarray, "clips vectors d"]
+Looked = Mapping[int, Float32[np.ndarray, "_ _ _"]]  # features by the extractor that saw them
+Look = Callable[[Clips], Looked]
 Place = tuple[Source, Int[np.ndarray, "clips"]]  # clips of a split
 ORDER = 0  # seed of which clips of the data are taken, and of what is random in them
 
@@ -106,34 +108,66 @@ def protocol_of(config: Config, measure: build.Measure) -> Protocol:
         extractor_sha256=measure.extractor.sha256,
         estimator=options.estimator if is_frechet else "",
         repeats=options.repeats,
-        seed=config.seed,
+        seed=_seed(config),
     )
 
 
-def score(
-    experiment: build.Experiment,
-    measures: Sequence[build.Measure],
-    clips: Clips,
-    beat: Callable[[], None] = lambda: None,
-) -> tuple[Metric, ...]:
-    """The scores of clips 0, ..., num_samples x repeats - 1 of a network; calls `beat` after each batch."""
-    config, options = experiment.config, experiment.config.scores
-    if not measures:
-        return ()
-    of_real, of_others = _places(experiment)
-    real, others = _clips(experiment, of_real), None if of_others is None else _clips(experiment, of_others)
-    seen: dict[int, tuple[Features, Features, Features | None]] = {}
-    made = []
-    for measure in measures:
-        look = id(measure.extractor)
-        if look not in seen:
-            see = make_features(experiment.mesh, measure.extractor, options.batch_size, options.resize, beat)
-            seen[look] = see(clips), see(real), None if others is None else see(others)
-        features, features_real, features_others = seen[look]
-        sets = np.split(features, options.repeats)
-        found = measure.distance.score(sets, features_real, features_others, config.seed)
-        made.append(_metric(experiment, measure, found))
-    return tuple(made)
+def _seed(config: Config) -> int:
+    """Of the samples, and of what is random in a score of them."""
+    return random.varied(config.seed, config.vary.sample)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """Scores a network's clips 0, ..., num_samples x repeats - 1, of which it needs the features alone.
+
+    Attributes:
+      look: from a batch of clips to what every extractor sees of them.
+      real, others: what they see of the data; see `_places`.
+    """
+
+    config: Config
+    measures: Sequence[build.Measure]
+    look: Look
+    real: Looked
+    others: Looked | None
+
+    def scores(self, looked: Sequence[Looked]) -> tuple[Metric, ...]:
+        """What `look` gave for the clips, batch by batch -> their scores."""
+        samples = _joined(looked)
+        return tuple(self._score(measure, samples) for measure in self.measures)
+
+    def _score(self, measure: build.Measure, samples: Looked) -> Metric:
+        look, options = id(measure.extractor), self.config.scores
+        sets = np.split(samples[look], options.repeats)
+        others = None if self.others is None else self.others[look]
+        return _metric(self.config, measure, measure.distance.score(sets, self.real[look], others, _seed(self.config)))
+
+
+def make_scorer(
+    experiment: build.Experiment, measures: Sequence[build.Measure], beat: Callable[[], None] = lambda: None
+) -> Scorer:
+    """Looks at the data, batch by batch, and compiles what looks at samples; calls `beat` after each batch."""
+    options = experiment.config.scores
+    extractors = {id(measure.extractor): measure.extractor for measure in measures}
+    size = min(options.batch_size, experiment.config.evaluation.batch_size)  # samples come in batches of that
+    looks = {
+        name: make_features(experiment.mesh, extractor, size, options.resize, beat)
+        for name, extractor in extractors.items()
+    }
+
+    def look(clips: Clips) -> Looked:
+        return {name: see(clips) for name, see in looks.items()}
+
+    def of_data(place: Place) -> Looked:
+        return _joined([look(clips) for clips in _clips(options, place)])
+
+    real, others = _places(experiment)
+    return Scorer(experiment.config, measures, look, of_data(real), None if others is None else of_data(others))
+
+
+def _joined(looked: Sequence[Looked]) -> Looked:
+    return {name: np.concatenate([batch[name] for batch in looked]) for name in looked[0]}
 
 
 def _places(experiment: build.Experiment) -> tuple[Place, Place | None]:
@@ -156,12 +190,14 @@ def _order(length: int) -> Int[np.ndarray, "length"]:
     return np.random.default_rng(ORDER).permutation(length)
 
 
-def _clips(experiment: build.Experiment, place: Place) -> Clips:
-    options, (source, rows) = experiment.config.scores, place
+def _clips(options: Config, place: Place) -> Iterator[Clips]:
+    """In batches."""
+    source, rows = place
     if options.clip_rule == "random":
-        batches = pipeline.drawn(source, rows, options.batch_size, ORDER)
-        return np.concatenate([batch["video"] for batch in batches])
-    return np.stack([source[int(row)]["video"] for row in rows])
+        yield from (batch["video"] for batch in pipeline.drawn(source, rows, options.batch_size, ORDER))
+        return
+    for first in range(0, len(rows), options.batch_size):
+        yield np.stack([source[int(row)]["video"] for row in rows[first : first + options.batch_size]])
 
 
 def make_features(
@@ -197,13 +233,8 @@ def make_features(
     return features
 
 
-def _metric(experiment: build.Experiment, measure: build.Measure, found: scores.Score) -> Metric:
-    config = experiment.config
-    protocol: dict[str, Any] = dataclasses.asdict(protocol_of(config, measure)) | {
-        "sampler": identity.resolve({"sampler": config.sampler})["sampler"],
-        "network_evaluations": experiment.sampler.num_evaluations,
-        "parameters": "average",
-    }
+def _metric(config: Config, measure: build.Measure, found: scores.Score) -> Metric:
+    protocol: dict[str, Any] = dataclasses.asdict(protocol_of(config, measure))
     if config.scores.preset:
         protocol |= {"preset": config.scores.preset, "assumed": list(config.scores.assumed)}
     curve = found.curve

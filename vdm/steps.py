@@ -60,8 +60,7 @@ def drawn(experiment: build.Model, train_state: TrainState, batch: Batch) -> tup
     """
     index = batch["index"]
     time_key, label_key = (
-        random.key(experiment.config.seed, purpose, train_state.step)
-        for purpose in (Purpose.TIME, Purpose.LABEL_DROPOUT)
+        experiment.key(purpose, train_state.step) for purpose in (Purpose.TIME, Purpose.LABEL_DROPOUT)
     )
     row = index % experiment.config.data.batch_size
     u, importance = experiment.proposal.draw(train_state.proposal, random.example_uniform(time_key, index), row)
@@ -76,7 +75,7 @@ def losses_of(
     (batch, u, label), config = examples, experiment.config
 
     def key(purpose: Purpose) -> Key:
-        return random.key(config.seed, purpose, step)
+        return experiment.key(purpose, step)
 
     num_frames = config.data.num_frames
     x0 = validation.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
@@ -108,7 +107,7 @@ def device_batches(experiment: build.Experiment, first_step: int) -> Generator[B
     config, mesh = experiment.config, experiment.mesh
     host = pipeline.batches(
         experiment.splits.train,
-        seed=config.seed,
+        seed=experiment.seed_of("train"),
         batch_size=config.data.batch_size,
         start_step=first_step,
         rows=meshes.batch_rows(mesh, config.data.batch_size),

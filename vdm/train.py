@@ -2,8 +2,9 @@
 
 The work directory holds checkpoints/, metrics/ (JSONL and TensorBoard event files), samples/ (contact sheets while it
 trains) and record.json (what ran, where, and its curves). The order of the data, noise and augmentation are functions
-of (config.seed, step): a run that was stopped, by SIGTERM or a kill, and started again ends with the same parameters,
-bit for bit, as one that was not. A loss that is not finite stops the run; what is saved is always finite.
+of the step, config.seed and config.vary: a run that was stopped, by SIGTERM or a kill, and started again ends with the
+same parameters, bit for bit, as one that was not. A loss that is not finite stops the run; what is saved is always
+finite.
 
 Example: python -m vdm train --config=configs/demo.py --workdir=runs/shapes --config.run.num_steps=500
 """
@@ -49,13 +50,16 @@ def main(config: Config, workdir: str, *, overfit: int, replay_step: int = -1) -
     if replay_step >= 0:
         print(f"what step {replay_step} sees: {replay(config, workdir, replay_step)}")
         return 0
+    return 0 if train_or_tell(config, workdir).status == "finished" else processes.STOPPED
+
+
+def train_or_tell(config: Config, workdir: epath.PathLike) -> Record:
+    """`train`, which after a step that was not finite leaves failure.json, and then raises as it would."""
     try:
-        return 0 if train(config, workdir).status == "finished" else processes.STOPPED
+        return train(config, workdir)
     except forensics.NotFiniteError as error:
         path = replay(config, workdir, error.step)
-        print(
-            f"{path} tells what step {error.step} saw; the same command with --replay_step={error.step} does it again"
-        )
+        print(f"{path} tells what step {error.step} saw; `train` with --replay_step={error.step} does it again")
         raise
 
 
@@ -118,9 +122,9 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
                 dog.beat()
                 require_finite(window, train_state, saver, folder)
             if due(done, run.validate_every_steps, run):
-                log.validation(train_state.ema, done)
+                log.validation(experiment.average_of(train_state), done)
             if due(done, run.sample_every_steps, run):
-                log.samples(train_state.ema, done)
+                log.samples(experiment.average_of(train_state), done)
             if due(done, run.checkpoint_every_steps, run):
                 log.flush()  # before the save: a run that goes on from it does not do these steps again
                 require_finite(window, train_state, saver, folder)
@@ -312,7 +316,7 @@ def _begin(experiment: build.Experiment, before: Record | None, first: TrainStat
         config,
         mesh=mesh,
         data_fingerprint=fingerprint,
-        seeds={"config": config.seed},
+        seeds={"config": config.seed} | {part: experiment.seed_of(part) for part in config.vary},
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(first.params)),
         effective_weight=record.EffectiveWeight(tuple(log_snrs.tolist()), tuple(weights.tolist())),
     )

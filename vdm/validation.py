@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from data import pipeline
+from data.sources import Source
 from vdm import build
 from vdm.diffusion import bound, objectives
 from vdm.diffusion.objectives import Losses, Predict
@@ -39,8 +40,8 @@ def make_validation(
 
     @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def losses_at(params: Params, batch: Mapping[str, Array]) -> Losses:
-        x0 = clean_clips(experiment, batch, random.key(config.seed, Purpose.VALIDATION_DEQUANTISATION))
-        noise_key = random.key(config.seed, Purpose.VALIDATION_NOISE)
+        x0 = clean_clips(experiment, batch, experiment.key(Purpose.VALIDATION_DEQUANTISATION))
+        noise_key = experiment.key(Purpose.VALIDATION_NOISE)
         noise = random.example_noise(noise_key, batch["index"], config.data.num_frames, experiment.frame_shape)
         predict = predict_labelled(experiment, params, batch)
 
@@ -66,13 +67,49 @@ def make_validation(
     return validate
 
 
-def device_batches(experiment: build.Experiment, count: int) -> Iterator[tuple[Mapping[str, Array], int]]:
-    """The first `count` clips of the validation split in batches as for evaluation, laid out over the mesh, and how
-    many of each are clips of their own: the last batch is filled up with clips that it has already.
+def make_own_loss(
+    experiment: build.Experiment, source: Source, num_levels: int, beat: Callable[[], None] = lambda: None
+) -> Callable[[Params], float]:
+    """The function from parameters to the loss that training minimises, over all clips of a split: each is seen at
+    `num_levels` levels, spread evenly over the objective's measure. Calls `beat` after each batch.
+    """
+    config = experiment.config
+
+    @functools.partial(jax.jit, out_shardings=meshes.replicated(experiment.mesh))
+    def losses_of(params: Params, batch: Mapping[str, Array]) -> Float[Array, "levels batch"]:
+        index, objective = batch["index"], experiment.objective_of(params)
+        x0 = clean_clips(experiment, batch, experiment.key(Purpose.SELECTION_DEQUANTISATION))
+        predict = predict_labelled(experiment, params, batch)
+
+        def at(i: Int[Array, ""]) -> Float[Array, "batch"]:
+            u = (i + random.example_uniform(experiment.key(Purpose.SELECTION_LEVEL, i), index)) / num_levels
+            noise_key = experiment.key(Purpose.SELECTION_NOISE, i)
+            noise = random.example_noise(noise_key, index, config.data.num_frames, experiment.frame_shape)
+            t = objectives.times_of(objective, u, config.data.num_frames)
+            return objectives.loss(objective, predict, x0, noise, t).loss
+
+        return jax.lax.map(at, jnp.arange(num_levels))
+
+    def loss(params: Params) -> float:
+        parts = []
+        with jax.set_mesh(experiment.mesh):
+            for batch, held in device_batches(experiment, len(source), source):
+                parts.append(np.asarray(losses_of(params, batch), np.float64)[:, :held])
+                beat()
+        return float(np.concatenate(parts, axis=1).mean())
+
+    return loss
+
+
+def device_batches(
+    experiment: build.Experiment, count: int, source: Source | None = None
+) -> Iterator[tuple[Mapping[str, Array], int]]:
+    """The first `count` clips of a split (None: validation) in batches as for evaluation, laid out over the mesh, and
+    how many of each are clips of their own: the last batch is filled up with clips that it has already.
     """
     mesh, size = experiment.mesh, experiment.config.evaluation.batch_size
     rows = meshes.batch_rows(mesh, size)
-    for batch in pipeline.fixed(experiment.splits.validation, count, size):
+    for batch in pipeline.fixed(experiment.splits.validation if source is None else source, count, size):
         held = len(batch["index"])
         padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
         padded["index"] = padded["index"].astype(np.int32)

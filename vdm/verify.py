@@ -21,6 +21,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import jax
 
@@ -30,7 +31,7 @@ from vdm.metrics.protocol import Protocol
 from vdm.records import card as cards
 from vdm.records import identity, lock, replay, schema, weights
 from vdm.records.card import Card
-from vdm.records.record import Metric, Record
+from vdm.records.record import OWN, Metric, Record
 from vdm.records.replay import DIFFERENT, Agreement
 from vdm.runtime import mesh as meshes
 from vdm.types import MESH_AXES, Config
@@ -239,6 +240,7 @@ def all_again(config: Config, card: Card) -> Whole:
     done = card.record
     config.run.num_steps = done.evaluated_step or done.num_steps
     ask_again(config, done.metrics)
+    build.samplings(build.experiment(config))  # refuses what a stranger's card asks for before all steps are trained
     with tempfile.TemporaryDirectory(prefix="vdm_verify_") as folder:
         here = train.train(config, folder)
         if done.evaluated_step is not None:
@@ -256,7 +258,8 @@ def ask_again(config: Config, metrics: Iterable[Metric]) -> None:
     """
     titles = {title: name for name, (title, _, _) in build.METRICS.items()}
     options = config.scores
-    options.metrics = tuple(titles[metric.name] for metric in metrics if metric.name in titles)
+    metrics = [_without_sampling(metric, options) for metric in metrics]
+    options.metrics = tuple(dict.fromkeys(titles[metric.name] for metric in metrics if metric.name in titles))
     for metric in metrics:
         if metric.name in likelihoods.TITLES.values():
             likelihoods.ask_again(config, metric.protocol)
@@ -272,6 +275,19 @@ def ask_again(config: Config, metrics: Iterable[Metric]) -> None:
         if "preset" in metric.protocol:
             options.preset = schema.read(str, metric.protocol["preset"], "a protocol's preset")
             options.assumed = schema.read(tuple[str, ...], metric.protocol.get("assumed"), "what a protocol assumes")
+
+
+def _without_sampling(metric: Metric, options: Config) -> Metric:
+    """The metric by its own name; `options` then have the sampling that its clips were drawn by."""
+    sampling = schema.read(str, metric.protocol.get("sampling", OWN), f"the sampling of {metric.name!r}")
+    if sampling == OWN:
+        return metric
+    if sampling not in options.samplings:
+        changes = schema.read(dict[str, Any], metric.protocol.get("sampler"), f"the sampler of {metric.name!r}")
+        with options.unlocked():
+            options.sampling[sampling] = changes
+        options.samplings = (*options.samplings, sampling)
+    return dataclasses.replace(metric, name=metric.quantity)
 
 
 def _splits(config: Config) -> dict[str, str]:

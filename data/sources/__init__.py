@@ -62,7 +62,12 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The named splits of a data set: no clip is in both."""
+    """The named splits of a data set: no clip is in two of them.
+
+    Attributes:
+      selection: what settings are chosen by; None where `config.data.num_selection` sets none aside.
+    """
 
     train: Source
     validation: Source
+    selection: Source | None = None

@@ -21,7 +21,8 @@ from etils import epath
 
 from configs import demo
 from data import video_io
-from vdm import build, compare
+from vdm import assembly, build, compare
+from vdm.arms import cells
 from vdm.records import identity
 from vdm.records.readme import replace_block
 from vdm.records.statistics import Interval
@@ -83,8 +84,8 @@ def table(report: dict[str, Any], link: str) -> str:
 def picture(workdir: Path) -> bytes:
     """The first clips of the data, then of every arm, as a PNG: a clip a row, a frame a column."""
     config = demo.get_config()
-    real = compare.real_clips(build.experiment(config), NUM_SHOWN)
-    arms = [compare.read_samples(cell)[:NUM_SHOWN] for cell in compare.cells(config, epath.Path(workdir))]
+    real = assembly.real_clips(build.experiment(config), NUM_SHOWN)
+    arms = [assembly.read_samples(cell)[:NUM_SHOWN] for cell in cells(config, epath.Path(workdir))]
     return video_io.encode_png(video_io.contact_sheet(np.concatenate([real, *arms])))
 
 
@@ -93,8 +94,7 @@ def require_demo(report: dict[str, Any], where: Path) -> set[int]:
     config = demo.get_config()
     config.compare.seeds = tuple(sorted({arm["record"]["seeds"]["config"] for arm in report["arms"]}))
     expected = {
-        (identity.identity_hash(cell.config), cell.config.run.num_steps)
-        for cell in compare.cells(config, epath.Path(where))
+        (identity.identity_hash(cell.config), cell.config.run.num_steps) for cell in cells(config, epath.Path(where))
     }
     if expected != {(arm["record"]["identity_hash"], arm["record"]["num_steps"]) for arm in report["arms"]}:
         sys.exit(f"{where} is no comparison of configs/demo.py as it is now: run it again, or undo the change")

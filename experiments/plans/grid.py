@@ -13,11 +13,12 @@ from vdm import plan
 from vdm.costs import chips
 from vdm.costs.estimate import Facts
 from vdm.records.environment import Environment
+from vdm.traces import Data
 from vdm.types import Config
 
 HERE = Path(__file__).parent
 PAPERS = {"ucf101": ucf101, "bair": bair, "kinetics600": kinetics600}
-DATA = plan.Data(num_channels=3, num_classes=None)
+DATA = Data(num_channels=3, num_classes=None)
 FSDP = 4  # parameters are split over as many devices, the batch over all
 CLIPS_PER_CHIP = {"v5p": 4, "v5e": 1, "v6e": 2, "v4": 2}  # at any number of chips: weak scaling
 REMAT = {"v5p": "none", "v5e": "blocks", "v6e": "kernels", "v4": "kernels"}  # what the memory of the chip allows

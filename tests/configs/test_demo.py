@@ -4,14 +4,15 @@ import pytest
 from etils import epath
 
 from configs import base, demo
-from vdm import build, compare
+from vdm import build
+from vdm.arms import cells
 from vdm.records import report
 
 
 @pytest.fixture(scope="module")
 def arms():
-    cells = compare.cells(demo.get_config(), epath.Path("nowhere"))
-    return {cell.arm: build.experiment(cell.config) for cell in cells}
+    grid = cells(demo.get_config(), epath.Path("nowhere"))
+    return {cell.arm: build.experiment(cell.config) for cell in grid}
 
 
 def test_every_arm_can_be_built(arms):

@@ -342,6 +342,40 @@ def test_gradients_of_ddpm_and_the_sde_point_the_same_way(target):
     assert discrete @ continuous / np.linalg.norm(discrete) / np.linalg.norm(continuous) > 0.999
 
 
+@pytest.mark.feature("O20")
+@pytest.mark.parametrize(
+    ("schedule", "target", "weighting", "times"),
+    [
+        (VP, "v", "unit", Uniform(1e-3)),
+        (COSINE, "noise", "min_snr", Uniform(1e-3)),
+        (schedules.edm(0.002, 80.0, 7.0), "edm", "unit", LogNormalSigma(-1.2, 1.2)),
+        (COSINE, "x0", "sigmoid", LogSnrUniform(-10.0, 10.0)),
+    ],
+)
+def test_a_normalised_objective_has_an_effective_weight_that_integrates_to_one(schedule, target, weighting, times):
+    plain = objective(schedule, target, weighting, times)
+    scaled = objectives.normalised(plain)
+    u = (jnp.arange(2**20) + 0.5) / 2**20  # the integral over log-SNR is the mean over the measure
+    weights = jax.jit(lambda t: objectives._weight_on_noise(scaled, t))(objectives.times_of(scaled, u, 1))
+    assert np.asarray(weights, np.float64).mean() == pytest.approx(1.0, rel=0.01)
+    chain = objective(DDPM, "noise", "min_snr", Grid(1000))
+    every = jnp.arange(1, 1001)[:, None] / 1000
+    weights = np.asarray(objectives._weight_on_noise(objectives.normalised(chain), every), np.float64)
+    assert weights.mean() == pytest.approx(1.0, rel=1e-5)  # over the steps of a chain it is a sum
+    x0, noise = jnp.ones((2, 1, 2, 2, 1)), jnp.full((2, 1, 2, 2, 1), -0.5)
+    t = objectives.times_of(plain, jnp.array([0.3, 0.6]), 1)
+    predict = lambda xt, log_snr: Prediction(0.1 * xt)  # noqa: E731
+    losses = [objectives.loss(each, predict, x0, noise, t) for each in (scaled, plain)]
+    np.testing.assert_allclose(losses[0].loss, scaled.scale * losses[1].loss, rtol=1e-6)
+    np.testing.assert_array_equal(losses[0].x0_error, losses[1].x0_error)
+
+
+def test_an_effective_weight_without_an_integral_cannot_be_normalised():
+    """1 on the error of the velocity is 1/(1 - t)^2 on that of the noise."""
+    with pytest.raises(ValueError, match="integral of the effective weight over log-SNR is not finite"):
+        objectives.normalised(objective(FLOW, "flow", "unit", Uniform(1e-3)))
+
+
 @pytest.mark.feature("O11")
 def test_effective_weight_closed_forms():
     levels = jnp.asarray(np.linspace(-6.0, 6.0, 25), jnp.float32)

@@ -1,19 +1,19 @@
 import base64
+import csv
 import dataclasses
 import html.parser
 import io
+import itertools
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.records import examples
-from vdm.records import comparison, identity, plot, report
-from vdm.records.comparison import Comparison, Healthy, PassLine
+from vdm.records import comparison, identity, plot, record, report, report_text
+from vdm.records.comparison import Comparison, Healthy, OverSeeds, PassLine, Selection, Spread, Tried
 from vdm.records.statistics import Interval
 
 
@@ -268,13 +268,139 @@ def test_numbers_have_three_digits(value, text):
     assert plot.number(value) == text
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_a_browser_builds_the_player(the_report, tmp_path):
-    path = report.write(tmp_path, the_report)
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--virtual-time-budget=2000", "--dump-dom", f"file://{path}"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    assert 'class="player live"' in shown
-    assert "samples 1–8 of 10" in shown
-    assert shown.count("<canvas") == 4 * 8 + 4 * 8
+@pytest.fixture(scope="module")
+def of_seeds(the_report):
+    """Two arms with two seeds each, whose curves and scores are known, and clips drawn by a shared sampler too."""
+    arms = []
+    for arm, seed in itertools.product((0, 1), (0, 1)):
+        one = the_report.arms[arm]
+        metric, value = one.record.metrics[0], 0.5 + 0.2 * arm + 0.02 * seed
+        shared = [
+            dataclasses.replace(
+                metric,
+                name=f"valid clips, common_{count}",
+                value=value * count / 16,
+                protocol={"sampling": f"common_{count}", "sampler": {"name": "ddim", "num_steps": count - 1}}
+                | {"network_evaluations": count, "seed": seed},
+            )
+            for count in (8, 16)
+        ]
+        curve = {record.PER_LOG_SNR: ((-2.0, 1.0 + arm + 0.1 * seed), (2.0, 3.0 - arm))}
+        changed = dataclasses.replace(
+            one.record,
+            metrics=(dataclasses.replace(metric, value=value), *shared),
+            level_losses=curve,
+            curves={"train/loss": ((1, 1.0 + seed), (2, 0.5 + seed + arm))},
+            seeds={"config": seed},
+        )
+        arms.append(dataclasses.replace(one, name=f"{arm}_{seed}", group=f"arm {arm}", record=changed))
+    return dataclasses.replace(
+        the_report, arms=tuple(arms), comparisons=(), correlations=(), over_seeds=(), healthy=Healthy(), selections=()
+    )
+
+
+def _chart(page, title):
+    return page.split(f"<figcaption>{title}</figcaption>")[1].split("</figure>")[0]
+
+
+def _points(chart, kind):
+    drawn = re.findall(rf'<{kind} class="(?:line|spread) slot(\d)" points="([^"]+)"', chart)
+    return {slot: np.array([pair.split(",") for pair in text.split()], float) for slot, text in drawn}
+
+
+@pytest.mark.feature("O20")
+def test_an_arm_is_one_line_over_its_seeds_with_a_band_around_it(of_seeds):
+    page = report.page.render(of_seeds)
+    chart = _chart(page, "train/loss")
+    lines, bands = _points(chart, "polyline"), _points(chart, "polygon")
+    assert lines.keys() == bands.keys() == {"0", "1"}
+    # arm 0 has the losses 1 and 2 in step 1: its mean lies half-way between the band's edges, and arm 1 has the same
+    high, low = bands["0"][0], bands["0"][-1]
+    np.testing.assert_allclose(lines["0"][0], (high + low) / 2, atol=0.1)
+    np.testing.assert_allclose(lines["0"][0], lines["1"][0], atol=0.1)
+    assert lines["1"][1][1] < lines["0"][1][1], "a higher loss stands higher, and pixels count downwards"
+
+
+@pytest.mark.feature("O20")
+def test_bits_per_log_snr_are_shown_beyond_the_best_arm(of_seeds):
+    chart = _chart(report.page.render(of_seeds), f"{record.PER_LOG_SNR}: minus the best arm&#x27;s")
+    lines = _points(chart, "polyline")
+    # at -2 arm 0 is the best, by 1; at 2 arm 1 is, by 1: the best lie on zero, the others one above it
+    np.testing.assert_allclose(lines["0"][0][1], lines["1"][1][1], atol=0.1)
+    np.testing.assert_allclose(lines["0"][1][1], lines["1"][0][1], atol=0.1)
+    assert lines["1"][0][1] < lines["0"][0][1]
+
+
+@pytest.mark.feature("O20")
+def test_scores_of_several_seeds_are_means_that_sort_and_shared_samplers_stand_apart(of_seeds):
+    page = report.page.render(of_seeds)
+    own, shared = page.split("By samplers that the arms share")
+    cells = re.findall(r'data-value="([^"]+)"', own)
+    assert [float(cell) for cell in cells] == pytest.approx([0.51, 0.71, 0.5, 0.52, 0.7, 0.72])  # means, then runs
+    interval = 12.706 * 0.02 / 2  # t(0.975) with 1 degree of freedom times the standard error of two values
+    assert f"{51 - 100 * interval:.1f} to {51 + 100 * interval:.1f}".replace("-", "−") in own
+    assert "common_" not in own and "common_8: ddim, 8 network evaluations a clip" in shared
+    lines = _points(_chart(shared, "valid clips, by network evaluations of ddim"), "polyline")
+    assert all(len(points) == 2 and points[1][1] < points[0][1] for points in lines.values())
+    assert own.count('<button type="button">') == 2 and '<th aria-sort="none">' in own
+
+
+@pytest.mark.feature("O20")
+def test_the_text_has_the_same_numbers(of_seeds, tmp_path):
+    report.write(tmp_path, of_seeds)
+    rows = list(csv.DictReader((tmp_path / report.CSV_NAME).open()))
+    found = {(row["arm"], row["sampling"]): float(row["value"]) for row in rows}
+    assert found == {
+        (arm.name, metric.sampling): metric.value for arm in of_seeds.arms for metric in arm.record.metrics
+    }
+    assert {row["seed"] for row in rows} == {"0", "1"} and {row["network_evaluations"] for row in rows} == {
+        "",
+        "8",
+        "16",
+    }
+    text = (tmp_path / report.MARKDOWN_NAME).read_text()
+    own, *shared = text.split("## Scores by")[1:]
+    assert "own sampler" in own and "50.0 %" in own and len(shared) == 2 and "common_8" in shared[0]
+    assert "3 of" not in text and "| valid | real clips | 100.0 % | >= 99.0 % | passed |" in text
+
+
+def test_what_a_person_wrote_is_text_in_the_markdown_too(the_report):
+    arm = dataclasses.replace(the_report.arms[0], title="a | b `c` <script>")
+    text = report_text.markdown(dataclasses.replace(the_report, arms=(arm, *the_report.arms[1:])))
+    assert "a &#124; b &#96;c&#96; &lt;script&gt;" in text and "<script>" not in text
+
+
+def test_rates_that_were_tried_are_shown_with_where_they_end(the_report):
+    title = the_report.arms[0].title
+    tried = (Tried(0.5, 1e-3, {"long": 0.3}), Tried(1.0, 2e-3, {"long": 0.25, "short": 0.2}), Tried(2.0, 4e-3, {}))
+    inside = dataclasses.replace(the_report, selections=(Selection(title, tried),))
+    at_end = dataclasses.replace(the_report, selections=(Selection(title, tried[:2]),))
+    pages = [report.page.render(each) for each in (inside, at_end)]
+    assert "<td>0.002</td><td>short</td><td>0.001: 0.3, 0.002: 0.25 and 0.2, 0.004: diverged</td>" in pages[0]
+    assert "<td>0.002, the last that was tried on its side</td>" in pages[1]
+    assert f"| {title} | 0.002 | yes | short |" in report_text.markdown(inside)
+    assert f"| {title} | 0.002 | NO | short |" in report_text.markdown(at_end)
+    numbers = report.to_json(inside)["selections"]
+    assert (numbers[0]["rate"], numbers[0]["average"], numbers[0]["is_interior"]) == (2e-3, "short", True)
+
+
+@pytest.mark.feature("O20")
+def test_many_pairs_are_a_table_that_sorts_and_one_run_of_every_arm_is_shown(of_seeds):
+    entries = tuple(
+        OverSeeds("valid clips", f"arm {i}", f"arm {j}", (0.1 * i, 0.2 * j), "%", 0.04 * j, 0.5)
+        for i, j in itertools.combinations(range(5), 2)
+    )
+    page = report.page.render(dataclasses.replace(of_seeds, over_seeds=entries))
+    table = page.split("Do the arms differ?")[1].split("</table>")[0]
+    assert table.count("<tr>") == 1 + len(entries) == 11
+    p_values = [float(value) for value in re.findall(r'data-value="([^"]+)"', table)[1::3]]
+    assert p_values == [entry.p_value for entry in entries]
+    assert table.count("<td>separated") == sum(p <= 0.05 for p in p_values) == 1
+    assert page.count('<img class="sheet"') == 1 + 2  # the data, and each arm's first run
+
+
+def test_spreads_are_over_n_minus_one(the_report):
+    entry = Spread("valid clips", "Discrete DDPM", "init", (0.5, 0.6), "%")
+    assert entry.standard_deviation == pytest.approx(0.1 / 2**0.5)
+    page = report.page.render(dataclasses.replace(the_report, spreads=(entry,)))
+    assert '<td>init</td><td class="num">7.1</td><td class="num">50.0, 60.0</td>' in page

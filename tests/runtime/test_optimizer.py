@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.runtime import toy
-from vdm.runtime import mesh, optimizer, state
+from vdm.nets import sharding
+from vdm.runtime import mesh, optimizer, random, state
 
 
 @pytest.mark.feature("R1")
@@ -31,7 +32,10 @@ def test_learning_rate_refuses(bad):
         optimizer.warmup_cosine(**{"peak": 1.0, "warmup_steps": 0, "decay_steps": 0, **bad})
 
 
-@pytest.mark.parametrize("bad", [{"clip_norm": 0.0}, {"ema_decay": 1.0}, {"ema_decay": -0.1}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"clip_norm": 0.0}, {"ema_decay": 1.0}, {"ema_decay": -0.1}, {"ema_decay_short": 0.95}, {"ema_decay_short": -0.1}],
+)
 def test_optimizer_refuses(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         toy.make_optimizer(**bad)
@@ -93,6 +97,25 @@ def test_a_step_counts_what_it_clipped_and_reports_the_norm():
         assert scalars["gradient_norm"] == norm and scalars["clipped"] == (norm > 1)
     assert train_state.step == 4 and train_state.num_clipped == 2 and scalars["clipped_share"] == 0.5
     np.testing.assert_allclose(scalars["learning_rate"], 0.1, rtol=1e-6)
+
+
+@pytest.mark.feature("R1")
+def test_a_second_average_forgets_sooner():
+    here = mesh.make_mesh()
+    two = toy.make_optimizer(ema_decay_short=0.5)
+    train_state = state.init_state(toy.init, two, random.key(0, random.Purpose.INIT), here, sharding.UNET_RULES)
+    expected = np.asarray(train_state.params["layer"]["kernel"], np.float64)
+    gradient = jax.tree.map(jnp.ones_like, train_state.params)
+    for _ in range(5):
+        train_state, _ = state.apply_gradients(train_state, gradient, two)
+        expected = 0.5 * expected + 0.5 * np.asarray(train_state.params["layer"]["kernel"])
+    np.testing.assert_allclose(train_state.ema_short["layer"]["kernel"], expected, atol=1e-6)
+    behind = [
+        np.abs(average["layer"]["kernel"] - train_state.params["layer"]["kernel"]).mean()
+        for average in (train_state.ema_short, train_state.ema)
+    ]
+    assert 0 < behind[0] < behind[1]
+    assert toy.init_state(here).ema_short == ()
 
 
 @pytest.mark.feature("R1")

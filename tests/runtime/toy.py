@@ -16,9 +16,10 @@ def init(key):
     return {"layer": {"kernel": jax.random.normal(key, (CHANNELS, CHANNELS)), "bias": jnp.zeros(CHANNELS)}}
 
 
-def make_optimizer(clip_norm=1.0, ema_decay=0.9):
+def make_optimizer(clip_norm=1.0, ema_decay=0.9, ema_decay_short=0.0):
     rate = optimizer.warmup_cosine(0.1, warmup_steps=3, decay_steps=0)
-    return optimizer.Optimizer(optimizer.adam(rate, beta1=0.9, beta2=0.99, epsilon=1e-8), rate, clip_norm, ema_decay)
+    adam = optimizer.adam(rate, beta1=0.9, beta2=0.99, epsilon=1e-8)
+    return optimizer.Optimizer(adam, rate, clip_norm, ema_decay, ema_decay_short)
 
 
 def init_state(mesh):

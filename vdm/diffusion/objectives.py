@@ -35,6 +35,8 @@ from vdm.diffusion.weightings import Weighting
 from vdm.types import Level, LogSnr, Prediction, Time, Video, register_tree
 
 _CHECKED_LEVELS = 1025  # times at which an objective is tried before it is used
+_SUMMED_LEVELS = 8193  # log-SNRs that the effective weight of a continuous measure is integrated over
+_FAR = 30.0  # log-SNR beyond which an effective weight that can be integrated has nothing left
 _FALL = 1e-3  # a rise of log-SNR between two of them that is more than rounding
 
 
@@ -53,7 +55,8 @@ class Objective:
       data_std: root mean square about zero of the data as fed; scales the network's input only.
       noise_prior: what correlates the noise of a clip's frames.
       variance_weight: of the variational bound, in bits/dim summed over a chain's T steps, that trains the network's
-        variance and nothing else (L_hybrid of Nichol and Dhariwal 2021: 0.001); 0: no variance is learned.
+        network's variance and nothing else (L_hybrid of Nichol and Dhariwal 2021: 0.001); 0: no variance is learned.
+      scale: of the whole loss, positive; see `normalised`.
 
     Raises:
       ValueError: data_std is not positive; the measure's grid is not the schedule's; log-SNR rises somewhere; or some
@@ -70,6 +73,7 @@ class Objective:
     data_std: float
     noise_prior: NoisePrior = dataclasses.field(default_factory=Independent)
     variance_weight: float = 0.0
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.data_std < np.inf:
@@ -122,13 +126,14 @@ def loss(objective: Objective, predict: Predict, x0: Video, noise: Video, t: Tim
         return reduce(jnp.exp(log_weight) * per_frame, "batch frames -> batch", "mean")
 
     losses = Losses(
-        loss=_weighted(objective, error, t, level),
+        loss=objective.scale * _weighted(objective, error, t, level),
         x0_error=mean(2.0 * (targets.log_leverage(targets.X0, level) - of_target)),
         noise_error=mean(2.0 * (targets.log_leverage(targets.NOISE, level) - of_target)),
     )
     if not objective.variance_weight:
         return losses
-    return dataclasses.replace(losses, loss=losses.loss + _hybrid(objective, prediction, x0, xt, t, level))
+    of_variance = objective.scale * _hybrid(objective, prediction, x0, xt, t, level)
+    return dataclasses.replace(losses, loss=losses.loss + of_variance)
 
 
 def with_schedule(objective: Objective, schedule: Schedule) -> Objective:
@@ -222,15 +227,46 @@ def effective_weight(objective: Objective, log_snrs: Float[Array, "levels"]) -> 
 
     @jax.jit
     def weight_at(t: Time) -> Time:
-        level = schedules.level(objective.schedule, t)
-        own = weightings.log_factor(
-            objective.weighting, objective.target, objective.schedule, objective.times, t, level
-        )
-        to_noise = targets.log_leverage(objective.target, level) - targets.log_leverage(targets.NOISE, level)
         density = objective.times.density(objective.schedule, t) / -schedules.log_snr_rate(objective.schedule, t)
-        return jnp.exp(own + 2.0 * to_noise) * density
+        return _weight_on_noise(objective, t) * density
 
     return weight_at(t)[:, 0]
+
+
+def normalised(objective: Objective) -> Objective:
+    """The objective whose effective weight integrates to 1 over log-SNR: losses of different objectives then have one
+    scale, and a limit on the gradient's norm means the same for all.
+
+    Raises:
+      ValueError: the integral is not finite, as that of a unit velocity error without any signal.
+    """
+    steps = objective.times.num_steps if isinstance(objective.times, Grid) else None
+    with jax.ensure_compile_time_eval():
+        if steps is not None:
+            each = _weight_on_noise(objective, jnp.arange(1, steps + 1)[:, None] / steps)
+            total, beyond = float(np.mean(np.asarray(each, np.float64))), 0.0
+        else:
+            ends = schedules.log_snr(objective.schedule, jnp.array(objective.times.ends(objective.schedule)))
+            high, low = np.clip(np.asarray(ends, np.float64), -_FAR, _FAR)
+            log_snrs = np.linspace(low, high, _SUMMED_LEVELS)[1:-1]
+            weights = np.asarray(effective_weight(objective, jnp.asarray(log_snrs, jnp.float32)), np.float64)
+            total = float(np.trapezoid(weights, log_snrs))
+            cut = np.abs([low, high]) == _FAR
+            beyond = float(np.max(weights[[0, -1]] * cut))
+    if not 0.0 < total < np.inf or beyond > 1e-3 * total:
+        raise ValueError(
+            "the integral of the effective weight over log-SNR is not finite, so it cannot be made 1: set"
+            " objective.normalise to False, or take another weighting or a measure that ends where there is some signal"
+        )
+    return dataclasses.replace(objective, scale=objective.scale / total)
+
+
+def _weight_on_noise(objective: Objective, t: Time) -> Time:
+    """On the squared error of the noise at a time, whatever its density."""
+    level = schedules.level(objective.schedule, t)
+    own = weightings.log_factor(objective.weighting, objective.target, objective.schedule, objective.times, t, level)
+    to_noise = targets.log_leverage(objective.target, level) - targets.log_leverage(targets.NOISE, level)
+    return objective.scale * jnp.exp(own + 2.0 * to_noise)
 
 
 def _mean_square(error: Video) -> Time:

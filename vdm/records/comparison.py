@@ -6,6 +6,7 @@ Every number comes from a record or from an interval computed on samples; nothin
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ class Arm:
       name: short and unique; comparisons refer to it.
       title, description: for people; the description says in a sentence what is particular to this arm.
       videos: samples to show, 1 or 3 channels; clip i of every arm was drawn from the same noise.
+      group: the arm of the grid, for people, where several seeds of it were run; empty: it was run once.
+      flops: of the model in all of its training, with nothing computed twice; None: not counted.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Arm:
     description: str
     record: Record
     videos: Clips
+    flops: float | None = None
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,7 @@ class OverSeeds:
       by_seed: the difference of every seed; at least two.
       p_value: of no difference, corrected for all pairs that the report shows (`statistics.holm`); None in a report
         from before there was one, which showed a single pair.
+      correlation: of the two arms' values over seeds, where there are at least three: what pairing by seed is worth.
     """
 
     metric: str
@@ -66,6 +72,7 @@ class OverSeeds:
     by_seed: tuple[float, ...]
     unit: str
     p_value: float | None = None
+    correlation: float | None = None
 
     @property
     def difference(self) -> Interval:
@@ -85,6 +92,67 @@ def corrected(entries: Sequence[OverSeeds]) -> tuple[OverSeeds, ...]:
         return ()
     p_values = statistics.holm(statistics.p_values_of_few(np.array([entry.by_seed for entry in entries])))
     return tuple(dataclasses.replace(entry, p_value=p) for entry, p in zip(entries, p_values, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Values of a metric over runs of an arm (its title) that differ in what is drawn anew: a part of `config.vary`, or
+    all.
+    """
+
+    metric: str
+    arm: str
+    part: str
+    values: tuple[float, ...]
+    unit: str
+
+    @property
+    def standard_deviation(self) -> float:
+        """Over N - 1."""
+        return float(np.std(self.values, ddof=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """A learning rate that was tried.
+
+    Attributes:
+      factor: of the arm's own rate.
+      losses: average of the parameters (long, short) -> the arm's own loss on the selection split; empty for a run that
+        diverged.
+    """
+
+    factor: float
+    rate: float
+    losses: dict[str, float]
+
+    @property
+    def best(self) -> float:
+        """The lowest of its losses; infinite for a run that diverged."""
+        return min(self.losses.values(), default=math.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The learning rates that were tried for an arm (its title), from low to high; at least one did not diverge."""
+
+    arm: str
+    tried: tuple[Tried, ...]
+
+    @property
+    def chosen(self) -> Tried:
+        return min(self.tried, key=lambda one: one.best)
+
+    @property
+    def average(self) -> str:
+        """The average of the parameters that had the lowest loss."""
+        losses = self.chosen.losses
+        return min(losses, key=lambda name: losses[name])
+
+    @property
+    def is_interior(self) -> bool:
+        """Whether a lower and a higher rate were tried and are worse."""
+        return self.chosen not in (self.tried[0], self.tried[-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +213,8 @@ class Report:
       notes: what is shown and what is not ("one seed is a demonstration").
       timings: seconds of the comparison as a whole, by what they were spent on.
       over_seeds: of every two trained arms; empty for a single seed.
+      selections: how each arm's learning rate was chosen; empty where the arms keep their own.
+      spreads: what another draw of each part of the randomness changes.
       healthy: to compare with: its bands are drawn behind the arms' curves.
     """
 
@@ -160,6 +230,8 @@ class Report:
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     over_seeds: tuple[OverSeeds, ...] = ()
     healthy: Healthy = Healthy()
+    selections: tuple[Selection, ...] = ()
+    spreads: tuple[Spread, ...] = ()
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -207,6 +279,6 @@ def _require_same_protocols(arms: tuple[Arm, ...]) -> None:
 def _protocol(arm: Arm, metric: Metric) -> Mapping[str, Any]:
     """What must agree. A run measured with its own seed is a repetition of one that was measured with its own."""
     protocol = dict(metric.protocol)
-    if "seed" in protocol and protocol["seed"] == arm.record.seeds.get("config"):
+    if protocol.get("seed") in arm.record.seeds.values():
         protocol["seed"] = "the run's"
     return {"protocol": protocol, "unit": metric.unit, "higher_is_better": metric.higher_is_better}

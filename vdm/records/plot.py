@@ -11,6 +11,7 @@ import html
 import math
 from collections.abc import Sequence
 
+NUM_SLOTS = 12  # colours with dashes in report.css; the slots of more arms take them again
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34
 MAX_POINTS = 500  # drawn per line; report.json holds them all
@@ -19,10 +20,11 @@ LOG_FROM_RATIO = 8  # a positive quantity that spans more is drawn on a logarith
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One curve: its arm's slot (0, 1, ...) and its points, x increasing."""
+    """One curve: its arm's slot, its points, x increasing, and (x, low, high) of a band around them."""
 
     slot: int
     points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,23 +45,32 @@ class Axis:
         return _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)
 
 
-def chart(title: str, x_label: str, lines: Sequence[Line], band: Sequence[tuple[int, float, float]] = ()) -> str:
+def chart(
+    title: str,
+    x_label: str,
+    lines: Sequence[Line],
+    band: Sequence[tuple[int, float, float]] = (),
+    log_x: bool = False,
+) -> str:
     """A line chart, logarithmic in y where values are positive and span much; `band` is (x, low, high), behind it."""
-    xs = [x for line in lines for x, _ in line.points] + [x for x, _, _ in band]
-    ys = [y for line in lines for _, y in line.points] + [y for _, *limits in band for y in limits]
-    x_axis = Axis(*_padded(min(xs), max(xs), 0.0, log=False), LEFT, WIDTH - RIGHT, log=False)
+    bands = [*band, *(limits for line in lines for limits in line.band)]
+    xs = [x for line in lines for x, _ in line.points] + [x for x, _, _ in bands]
+    ys = [y for line in lines for _, y in line.points] + [y for _, *limits in bands for y in limits]
+    x_axis = Axis(*_padded(min(xs), max(xs), 0.0, log_x), LEFT, WIDTH - RIGHT, log_x)
     log = min(ys) > 0 and max(ys) / min(ys) > LOG_FROM_RATIO
     y_axis = Axis(*_padded(min(ys), max(ys), 0.06, log), HEIGHT - BOTTOM, TOP, log)
     body = [_grid(x_axis, y_axis, x_label)]
     if band:
-        outline = [(x, high) for x, _, high in band] + [(x, low) for x, low, _ in reversed(band)]
-        body.append(f'<polygon class="band" points="{_path(outline, x_axis, y_axis)}"/>')
+        body.append(f'<polygon class="band" points="{_path(_outline(band), x_axis, y_axis)}"/>')
     for line in lines:
+        if line.band:
+            outline = _path(_outline(line.band), x_axis, y_axis)
+            body.append(f'<polygon class="spread slot{line.slot % NUM_SLOTS}" points="{outline}"/>')
         points = _thinned(line.points)
-        body.append(f'<polyline class="line slot{line.slot}" points="{_path(points, x_axis, y_axis)}"/>')
+        body.append(f'<polyline class="line slot{line.slot % NUM_SLOTS}" points="{_path(points, x_axis, y_axis)}"/>')
         if len(points) <= 12:
             body += [
-                f'<circle class="dot slot{line.slot}" cx="{x_axis(x):.1f}" cy="{y_axis(y):.1f}" r="2.6"/>'
+                f'<circle class="dot slot{line.slot % NUM_SLOTS}" cx="{x_axis(x):.1f}" cy="{y_axis(y):.1f}" r="2.6"/>'
                 for x, y in points
             ]
     scale = "logarithmic" if log else "linear"
@@ -75,8 +86,10 @@ def intervals(rows: Sequence[tuple[int, float, float, float]], limits: tuple[flo
     body = [f'<line class="zero" x1="{axis(0):.1f}" x2="{axis(0):.1f}" y1="0" y2="{height}"/>'] if zero else []
     for index, (slot, low, estimate, high) in enumerate(rows):
         y = row_height * (index + 0.5)
-        body.append(f'<line class="bar slot{slot}" x1="{axis(low):.1f}" x2="{axis(high):.1f}" y1="{y}" y2="{y}"/>')
-        body.append(f'<circle class="dot slot{slot}" cx="{axis(estimate):.1f}" cy="{y}" r="3.4"/>')
+        body.append(
+            f'<line class="bar slot{slot % NUM_SLOTS}" x1="{axis(low):.1f}" x2="{axis(high):.1f}" y1="{y}" y2="{y}"/>'
+        )
+        body.append(f'<circle class="dot slot{slot % NUM_SLOTS}" cx="{axis(estimate):.1f}" cy="{y}" r="3.4"/>')
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg class="forest" {size} aria-hidden="true">{"".join(body)}</svg>'
 
@@ -117,6 +130,10 @@ def _tick(value: float) -> str:
 
 def _path(points: Sequence[tuple[float, float]], x_axis: Axis, y_axis: Axis) -> str:
     return " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in points)
+
+
+def _outline(band: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
+    return [(x, high) for x, _, high in band] + [(x, low) for x, low, _ in reversed(band)]
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

@@ -23,6 +23,9 @@ from vdm.records.checks import Checks
 VERSION = 1
 FILE_NAME = "record.json"
 
+OWN = "own"  # in protocols: by the run's own sampler, which its config describes
+PER_LOG_SNR = "bits/dim per log-SNR"  # among `level_losses`: the bound's curve, whose integral it is
+
 Status = Literal["running", "finished", "stopped"]
 Curve = tuple[tuple[int, float], ...]
 
@@ -52,6 +55,21 @@ class Metric:
     floor: float | None = None
     at_infinity: float | None = None
     by_number: tuple[tuple[int, float], ...] | None = None
+
+    @property
+    def sampling(self) -> str:
+        """What drew the clips: `OWN`, or one of `config.scores.samplings`, whose name then ends the metric's."""
+        return self.protocol.get("sampling", OWN)
+
+    @property
+    def quantity(self) -> str:
+        """What was measured, whatever drew the clips."""
+        return self.name.removesuffix(name_by("", self.sampling))
+
+
+def name_by(quantity: str, sampling: str) -> str:
+    """What a quantity is called in records when it is measured of the clips of a sampling."""
+    return quantity if sampling == OWN else f"{quantity}, {sampling}"
 
 
 @dataclasses.dataclass(frozen=True)

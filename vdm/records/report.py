@@ -1,4 +1,6 @@
-"""Writes the report of a comparison: `report.html` to look at, and `report.json` with all its numbers."""
+"""Writes the report of a comparison: `report.html` to look at, `report.md` to read, and its numbers as `report.json`,
+which holds them all, and `report.csv`, a score a line.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +12,29 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vdm.records import identity, page, schema
-from vdm.records.comparison import Healthy, OverSeeds, PassLine, Report
+from vdm.records import identity, page, report_text, schema
+from vdm.records.comparison import Healthy, OverSeeds, PassLine, Report, Spread
 from vdm.records.record import Record, write_whole
 
 VERSION = 2
 HTML_NAME = "report.html"
 JSON_NAME = "report.json"
+MARKDOWN_NAME = "report.md"
+CSV_NAME = "report.csv"
 
 
 def write(folder: epath.PathLike, report: Report) -> epath.Path:
-    """Writes `report.html` and `report.json` and returns the path of the first. For process 0 only."""
+    """Writes the four files and returns the path of `report.html`. For process 0 only."""
     folder = epath.Path(folder)
-    numbers, html = schema.dumps(to_json(report), JSON_NAME), page.render(report)
+    files = {
+        JSON_NAME: schema.dumps(to_json(report), JSON_NAME),
+        CSV_NAME: report_text.table(report),
+        MARKDOWN_NAME: report_text.markdown(report),
+        HTML_NAME: page.render(report),
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / JSON_NAME, numbers.encode())
-    write_whole(folder / HTML_NAME, html.encode())
+    for name, text in files.items():
+        write_whole(folder / name, text.encode())
     return folder / HTML_NAME
 
 
@@ -48,6 +57,7 @@ def to_json(report: Report) -> dict[str, Any]:
                 "differences": list(identity.differences(base, arm.record.config)),
                 "num_clips": len(arm.videos),
                 "clips_sha256": hashlib.sha256(np.ascontiguousarray(arm.videos).tobytes()).hexdigest(),
+                "flops": arm.flops,
                 "record": arm.record,
             }
             for arm in report.arms
@@ -59,6 +69,12 @@ def to_json(report: Report) -> dict[str, Any]:
         "over_seeds": [
             _fields(entry) | {"difference": entry.difference, "verdict": entry.verdict} for entry in report.over_seeds
         ],
+        "selections": [
+            {"arm": entry.arm, "tried": list(entry.tried), "rate": entry.chosen.rate, "average": entry.average}
+            | {"is_interior": entry.is_interior}
+            for entry in report.selections
+        ],
+        "spreads": [_fields(entry) | {"standard_deviation": entry.standard_deviation} for entry in report.spreads],
         "timings": report.timings,
     }
 
@@ -92,5 +108,5 @@ def bands(records: Sequence[Record]) -> dict[str, tuple[tuple[int, float, float]
     return found
 
 
-def _fields(entry: OverSeeds | PassLine) -> dict[str, Any]:
+def _fields(entry: OverSeeds | PassLine | Spread) -> dict[str, Any]:
     return {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}

@@ -124,6 +124,13 @@ def p_values_of_few(values: Float[np.ndarray, "pairs seeds"]) -> Float[np.ndarra
     return 2 * stdtr(num - 1, -distance)
 
 
+def correlation(one: Float[np.ndarray, " values"], two: Float[np.ndarray, " values"]) -> float | None:
+    """Pearson's, of values in pairs; None for fewer than 3 pairs, or where one side does not vary."""
+    if len(one) < 3 or not one.std() or not two.std():
+        return None
+    return float(np.corrcoef(one, two)[0, 1])
+
+
 def holm(p_values: Sequence[float] | Float[np.ndarray, " pairs"]) -> tuple[float, ...]:
     """Each p-value corrected for all of them (Holm 1979), whatever their dependence.
 

@@ -20,18 +20,25 @@ class Optimizer:
       learning_rate: the schedule inside `transform`, to be reported: index of the step, from 0, to the rate.
       clip_norm: Euclidean norm over all parameters above which the gradients are scaled down to it.
       ema_decay: of the exponential moving average, in [0, 1).
+      ema_decay_short: of a second average, below the first's; 0: there is none.
     """
 
     transform: optax.GradientTransformation
     learning_rate: optax.Schedule
     clip_norm: float
     ema_decay: float
+    ema_decay_short: float = 0.0
 
     def __post_init__(self) -> None:
         if self.clip_norm <= 0:
             raise ValueError(f"clip_norm is {self.clip_norm}; it must be positive (a very large number never clips)")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1); 0 means no averaging")
+        if self.ema_decay_short and not 0 < self.ema_decay_short < self.ema_decay:
+            raise ValueError(
+                f"ema_decay_short is {self.ema_decay_short} and ema_decay {self.ema_decay}; the short average forgets "
+                "sooner: its decay must lie between 0, which means none, and the other"
+            )
 
 
 def warmup_cosine(peak: float, *, warmup_steps: int, decay_steps: int) -> optax.Schedule:

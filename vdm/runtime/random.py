@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Int, UInt
 
 from vdm.types import ExampleKeys, Key, Video
 
+_APART = 0x9E3779B1  # odd, so that no two numbers below 2^32 give one seed; far from the seeds that people choose
+
 
 class Purpose(enum.IntEnum):
     """What a draw is for. A number is never used again nor changed: published runs depend on it."""
@@ -32,6 +34,9 @@ class Purpose(enum.IntEnum):
     LIKELIHOOD_LEVEL = 11  # where in its stratum a level lies; the step is its index
     LIKELIHOOD_PROBE = 12  # of a divergence; the step is the probe's index
     LIKELIHOOD_DEQUANTISATION = 13  # where in its bin a pixel of a held-out clip lies; use step 0
+    SELECTION_NOISE = 14  # of a clip that settings are chosen by; the step is the level's index
+    SELECTION_LEVEL = 15  # where in its stratum a level lies; the step is its index
+    SELECTION_DEQUANTISATION = 16  # where in its bin a pixel lies; use step 0
 
 
 def key(seed: int, purpose: Purpose, step: Int[Array, ""] | int = 0) -> Key:
@@ -49,6 +54,17 @@ def key(seed: int, purpose: Purpose, step: Int[Array, ""] | int = 0) -> Key:
         raise ValueError(f"seed is {seed}; it must lie in [0, 2^32), the range in which all seeds differ")
     run = jax.random.key(seed, impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(run, purpose), step)
+
+
+def varied(seed: int, number: int) -> int:
+    """The seed of a part that is drawn anew: `seed` itself for number 0, else another one for each number.
+
+    Raises:
+      ValueError: a negative number.
+    """
+    if number < 0:
+        raise ValueError(f"config.vary has {number}; its numbers are 0 or more")
+    return (seed + _APART * number) % 2**32
 
 
 def example_noise(key: Key, indices: Int[Array, "batch"], num_frames: int, shape: tuple[int, int, int]) -> Video:

@@ -29,10 +29,11 @@ class TrainState:
     Attributes:
       step: steps done, which is also the index of the next one.
       params: what is trained.
-      ema: the exponential moving average of `params`, which samples are drawn with; it starts at the first parameters.
+      ema: the exponential moving average of `params`; it starts at the first parameters.
       opt_state: of the optax transform.
       num_clipped: steps so far whose gradient was clipped.
       proposal: what the proposal of noise levels remembers of past losses; () for one that remembers nothing.
+      ema_short: a second average that forgets sooner; () where there is none.
     """
 
     step: Int[Array, ""]
@@ -41,6 +42,15 @@ class TrainState:
     opt_state: optax.OptState
     num_clipped: Int[Array, ""]
     proposal: PyTree[Any] = ()
+    ema_short: Params | tuple[()] = ()
+
+
+AVERAGES = ("long", "short")
+
+
+def averages(state: TrainState) -> dict[str, Params]:
+    """Those that a state has, by their names in `AVERAGES`."""
+    return {"long": state.ema} | ({"short": state.ema_short} if jax.tree.leaves(state.ema_short) else {})
 
 
 def abstract_state(
@@ -106,6 +116,7 @@ def _initialiser(
             opt_state=optimizer.transform.init(params),
             num_clipped=jnp.zeros((), jnp.int32),
             proposal=proposal,
+            ema_short=params if optimizer.ema_decay_short else (),
         )
 
     return initialise
@@ -137,6 +148,7 @@ def apply_gradients(
         opt_state=opt_state,
         num_clipped=num_clipped,
         proposal=state.proposal,
+        ema_short=average(state.ema_short, params, optimizer.ema_decay_short) if optimizer.ema_decay_short else (),
     )
     scalars = {
         "gradient_norm": norm,

@@ -1,8 +1,9 @@
 """Time grids of samplers: num_steps intervals, from the noisiest time down to where the clean clip is read off.
 
 For a schedule that is a chain of T steps every time is moved to the nearest i/T, so that a network that was trained on
-the chain's levels only meets no other. All T of them take num_steps = T - 1 and t_min = 1/T. To add a grid, write it
-and add it to the table.
+the chain's levels only meets no other. All T of them take num_steps = T - 1 and t_min = 1/T. `common` alone stays
+between the levels of a chain: its levels are those of every other schedule. To add a grid, write it and add it to the
+table.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def common(schedule: Schedule, num_steps: int, log_snr_min: float, log_snr_max: 
             "spacing common needs num_steps >= 1 and log_snr_min < log_snr_max, got"
             f" {num_steps}, {log_snr_min:g} and {log_snr_max:g}"
         )
-    return _on_chain(schedule, _times(schedule, np.linspace(log_snr_min, log_snr_max, num_steps + 1)))
+    return jnp.asarray(_times(schedule, np.linspace(log_snr_min, log_snr_max, num_steps + 1)))
 
 
 def karras(schedule: Schedule, num_steps: int, t_min: float, rho: float) -> Grid:

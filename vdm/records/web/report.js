@@ -115,3 +115,23 @@
     requestAnimationFrame(tick);
   });
 })();
+
+// A click on a column's title sorts the arms by it: the largest first, then the smallest.
+(function () {
+  "use strict";
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const titles = [...table.tHead.rows[0].cells];
+    const value = (row, column) => parseFloat(row.cells[column].dataset.value ?? "-Infinity");
+    const order = (one, two) => (one > two) - (one < two);
+    table.tHead.addEventListener("click", (event) => {
+      const title = event.target.closest("button")?.closest("th");
+      if (!title) return;
+      const sign = title.getAttribute("aria-sort") === "descending" ? 1 : -1;
+      const column = titles.indexOf(title);
+      for (const other of titles) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
+      title.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+      const body = table.tBodies[0];
+      body.append(...[...body.rows].sort((one, two) => sign * order(value(one, column), value(two, column))));
+    });
+  }
+})();
