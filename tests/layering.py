@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "likelihoods": CORE | {"runtime", "records", "build", "validation"},
     "traces": CORE | {"runtime", "costs", "build", "steps"},
     "arms": CORE | {"configs", "runtime", "records", "build", "evaluate", "likelihoods", "traces"},
-    "variance": CORE | {"runtime", "records", "evaluate", "sample", "train", "arms"},
+    "variance": CORE | {"records", "build", "evaluate", "sample", "arms"},
     "selection": CORE | {"runtime", "records", "build", "validation", "forensics", "train", "arms"},
     "assembly": CORE | {"runtime", "records", "build", "evaluate", "sample", "arms"},
     "configs": set(),

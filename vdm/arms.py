@@ -17,16 +17,9 @@ from vdm.records.comparison import Selection
 from vdm.records.record import OWN, Record
 from vdm.types import Config
 
-BUDGETS = {"steps": "steps", "flops": "flops"}
-SHARED = {
-    "data",
-    "evaluation",
-    "scores",
-    "seed",
-    "vary",
-    "name",
-    "compare",
-}  # sections of the config that no arm changes
+BUDGETS = ("steps", "flops")
+# sections of the config that no arm changes
+SHARED = {"data", "evaluation", "scores", "seed", "vary", "name", "compare"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +28,7 @@ class Cell:
 
     Attributes:
       factor: of the arm's own learning rate, in a run that tries it.
+      part: of `config.vary`, in a repeat that draws it anew.
     """
 
     arm: str
@@ -42,6 +36,7 @@ class Cell:
     config: Config
     folder: epath.Path
     factor: float = 1.0
+    part: str = ""
 
 
 def cells(config: Config, folder: epath.Path, chosen: Mapping[str, Selection] | None = None) -> Iterator[Cell]:
@@ -103,7 +98,8 @@ def num_steps(config: Config) -> int:
       ValueError: the budget pays for no step.
     """
     budget = config.compare.budget
-    if build.lookup(BUDGETS, budget.name, "compare.budget.name") == "steps":
+    build.lookup(dict.fromkeys(BUDGETS), budget.name, "compare.budget.name")
+    if budget.name == "steps":
         return config.run.num_steps
     of_step = step_flops(config)
     if budget.flops.total < of_step:
@@ -117,8 +113,9 @@ def num_steps(config: Config) -> int:
 def step_flops(config: Config) -> float:
     """FLOPs of the model in a step of an arm's run, over all devices, with nothing computed twice."""
     changed = config.copy_and_resolve_references()
-    changed.update(name="", seed=0)  # which change no count, as what follows: an arm is traced once
-    changed.run.update(base.get_config().run)
+    plain = base.get_config()  # what changes no count is that of base, lest an arm be traced for each of its runs
+    changed.update(name="", seed=plain.seed, vary=plain.vary, run=plain.run)
+    changed.optimizer.update(learning_rate=1.0)
     return _flops_of(identity.canonical_json(identity.resolve(changed)))
 
 
@@ -174,10 +171,7 @@ def will_measure(config: Config) -> dict[str, str]:
 def is_measured(cell: Cell, done: Record) -> bool:
     """Whether a run has all the metrics that its config asks for, by the samplers that it now describes."""
     found = {metric.name: metric.protocol.get("sampler") for metric in done.metrics}
-    samplers = {
-        name: identity.resolve({"sampler": changed.sampler})["sampler"]
-        for name, changed in build.sampling_configs(cell.config).items()
-    }
+    samplers = {name: evaluate.sampler_of(made) for name, made in build.sampling_configs(cell.config).items()}
     wanted = will_measure(cell.config).items()
     return all(name in found and found[name] == samplers.get(sampling) for name, sampling in wanted)
 

@@ -89,7 +89,7 @@ class Model:
 
     def seed_of(self, part: str) -> int:
         """The seed of a part of `config.vary`; that of the config where nothing is varied."""
-        return random.varied(self.config.seed, self.config.vary[part])
+        return seed_of(self.config, part)
 
     def key(self, purpose: Purpose, step: Int[Array, ""] | int = 0) -> Key:
         """The key of one purpose in one step; see `random.key`."""
@@ -234,6 +234,11 @@ def make_objective(config: Config, schedule: schedules.Schedule) -> Objective:
         variance_weight=config.variance_weight,
     )
     return objectives.normalised(made) if config.normalise else made
+
+
+def seed_of(config: Config, part: str) -> int:
+    """The seed of a part of `config.vary`; that of the config where nothing is varied."""
+    return random.varied(config.seed, config.vary[part])
 
 
 def samplings(made: Experiment) -> dict[str, Experiment]:

@@ -62,7 +62,7 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
         )
     plan = checked(config, folder)
     healthy = report.read_healthy(config.compare.healthy) if config.compare.healthy else Healthy()
-    flops = {cell.arm: arms.step_flops(cell.config) for cell in plan}
+    flops = {name: arms.step_flops(arms.config_of(config, name, 0)) for name in config.compare.arms}
     print(effort(plan, flops))
     chosen = select(config, folder)
     if chosen is None:
@@ -77,7 +77,7 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
     by_arm = {name: [records[cell.folder] for cell in grid if cell.arm == name] for name in config.compare.arms}
     made = assembly.assemble(config, grid, by_arm, flops)
     timings = {"this start of the comparison": time.monotonic() - since}
-    spreads = tuple(variance.spreads(config, grid, records))
+    spreads = tuple(variance.spreads(config, grid, repeats, records))
     made = dataclasses.replace(
         made, healthy=healthy, timings=timings, selections=tuple(chosen.values()), spreads=spreads
     )
@@ -168,16 +168,31 @@ def select(config: Config, folder: epath.Path) -> dict[str, Selection] | None:
     return {name: selection.chosen(config.compare.arm[name].title, tried) for name, tried in found.items()}
 
 
-def run_all(cells: Sequence[Cell], run: Run | None = None) -> bool:
+def run_cell(cell: Cell) -> Record | None:
+    """Trains and evaluates one cell, or what of it is missing; None after a SIGTERM."""
+    print(f"{cell.arm}, seed {cell.seed}: {cell.folder}")
+    before = record.read_same(cell.folder, cell.config)
+    if before is None or before.status != "finished" or before.num_steps != cell.config.run.num_steps:
+        before = train.train_or_tell(cell.config, cell.folder)
+        if before.status != "finished":
+            return None
+    else:
+        print("  recorded as trained")
+    is_measured = before.evaluated_step == before.num_steps and arms.is_measured(cell, before)
+    if not is_measured or not sample.written(arms.samples_of(cell)):
+        before = evaluate.evaluate(cell.config, cell.folder)
+    return before
+
+
+def run_all(cells: Sequence[Cell], run: Run = run_cell) -> bool:
     """Runs every cell, on a CPU several at a time; False after a SIGTERM.
 
     Args:
-      run: what is done for a cell, None after a SIGTERM; `run_cell` unless given.
+      run: what is done for a cell, None after a SIGTERM.
 
     Raises:
       JobFailed: a cell failed in its process; names its log.
     """
-    run = run or run_cell
     if not cells or at_once(cells[0].config) == 1:
         return all(run(cell) is not None for cell in cells)
     jobs = [
@@ -199,22 +214,6 @@ def log_of(cell: Cell) -> Path:
 def for_exit_code(run: Run, cell: Cell) -> int:
     """`run` in a process of its own."""
     return processes.STOPPED if run(cell) is None else 0
-
-
-def run_cell(cell: Cell) -> Record | None:
-    """Trains and evaluates one cell, or what of it is missing; None after a SIGTERM."""
-    print(f"{cell.arm}, seed {cell.seed}: {cell.folder}")
-    before = record.read_same(cell.folder, cell.config)
-    if before is None or before.status != "finished" or before.num_steps != cell.config.run.num_steps:
-        before = train.train_or_tell(cell.config, cell.folder)
-        if before.status != "finished":
-            return None
-    else:
-        print("  recorded as trained")
-    is_measured = before.evaluated_step == before.num_steps and arms.is_measured(cell, before)
-    if not is_measured or not sample.written(arms.samples_of(cell)):
-        before = evaluate.evaluate(cell.config, cell.folder)
-    return before
 
 
 def run_repeat(cell: Cell) -> Record | None:

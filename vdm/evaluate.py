@@ -138,8 +138,13 @@ def of_sampling(metric: Metric, name: str, experiment: build.Experiment) -> Metr
     }
     if name == OWN:
         return dataclasses.replace(metric, protocol=protocol)
-    protocol["sampler"] = identity.resolve({"sampler": experiment.config.sampler})["sampler"]
+    protocol["sampler"] = sampler_of(experiment.config)
     return dataclasses.replace(metric, name=record.name_by(metric.name, name), protocol=protocol)
+
+
+def sampler_of(config: Config) -> dict[str, Any]:
+    """The config's sampler as protocols have it."""
+    return identity.resolve({"sampler": config.sampler})["sampler"]
 
 
 def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[Metric, ...]:

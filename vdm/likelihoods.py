@@ -181,12 +181,8 @@ def over_clips(
 ) -> PerClip:
     """Of the first `config.scores.num_likelihood` clips of the validation split."""
     compiled = jax.jit(of_batch, out_shardings=meshes.replicated(experiment.mesh))
-    parts = []
-    with jax.set_mesh(experiment.mesh):
-        for batch, held in validation.device_batches(experiment, experiment.config.scores.num_likelihood):
-            parts.append(np.asarray(compiled(params, batch), np.float64)[:held])
-            beat()
-    return np.concatenate(parts)
+    count = experiment.config.scores.num_likelihood
+    return validation.over_clips(experiment, compiled, params, experiment.splits.validation, count, beat)
 
 
 def _denoiser(experiment: build.Experiment, params: Params, batch: Mapping[str, Array]) -> Denoiser:

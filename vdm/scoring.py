@@ -28,7 +28,6 @@ from vdm.metrics.features.resize import Grid
 from vdm.metrics.protocol import Protocol
 from vdm.records.record import Metric
 from vdm.runtime import mesh as meshes
-from vdm.runtime import random
 from vdm.types import BATCH_AXES, Config
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
@@ -108,13 +107,8 @@ def protocol_of(config: Config, measure: build.Measure) -> Protocol:
         extractor_sha256=measure.extractor.sha256,
         estimator=options.estimator if is_frechet else "",
         repeats=options.repeats,
-        seed=_seed(config),
+        seed=build.seed_of(config, "sample"),
     )
-
-
-def _seed(config: Config) -> int:
-    """Of the samples, and of what is random in a score of them."""
-    return random.varied(config.seed, config.vary.sample)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +134,8 @@ class Scorer:
     def _score(self, measure: build.Measure, samples: Looked) -> Metric:
         look, options = id(measure.extractor), self.config.scores
         sets = np.split(samples[look], options.repeats)
-        others = None if self.others is None else self.others[look]
-        return _metric(self.config, measure, measure.distance.score(sets, self.real[look], others, _seed(self.config)))
+        others, seed = None if self.others is None else self.others[look], build.seed_of(self.config, "sample")
+        return _metric(self.config, measure, measure.distance.score(sets, self.real[look], others, seed))
 
 
 def make_scorer(

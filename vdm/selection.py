@@ -20,7 +20,7 @@ from vdm.arms import Cell, config_of
 from vdm.records import record
 from vdm.records.comparison import Selection, Tried
 from vdm.records.record import Metric, Record
-from vdm.runtime import checkpoints, random, state, watchdog
+from vdm.runtime import checkpoints, state, watchdog
 from vdm.types import Config
 
 MIN_FACTORS = 3
@@ -107,7 +107,7 @@ def _protocol(config: Config) -> dict[str, Any]:
         "split": "selection",
         "clips": config.data.num_selection,
         "levels": config.compare.select.num_levels,
-        "seed": random.varied(config.seed, config.vary.evaluation),
+        "seed": build.seed_of(config, "evaluation"),
     }
 
 
@@ -129,7 +129,7 @@ def next_factor(found: Sequence[Tried], asked: Sequence[float], max_more: int) -
     """
     ordered = sorted(found, key=lambda one: one.factor)
     best = min(ordered, key=lambda one: one.best)
-    if best.best == float("inf"):
+    if best.best == math.inf:
         raise ValueError(
             f"every learning rate that was tried diverged ({', '.join(f'{one.rate:g}' for one in ordered)}); lower "
             "config.optimizer.learning_rate of this arm"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,13 +56,8 @@ def make_validation(
         return lambda params: {}  # a folder may keep all its videos for training
 
     def validate(params: Params) -> dict[str, list[tuple[float, float]]]:
-        parts: dict[str, list[np.ndarray]] = {"loss": [], "x0_error": [], "noise_error": []}
-        for batch, held in device_batches(experiment, count):
-            losses = losses_at(params, batch)
-            for name, part in parts.items():
-                part.append(np.asarray(getattr(losses, name), np.float64)[:, :held])
-            beat()
-        means = {name: np.concatenate(part, axis=1).mean(axis=1).tolist() for name, part in parts.items()}
+        losses = over_clips(experiment, losses_at, params, experiment.splits.validation, count, beat)
+        means = {name: getattr(losses, name).mean(axis=1).tolist() for name in ("loss", "x0_error", "noise_error")}
         return {f"validation/{name}": list(zip(levels, mean, strict=True)) for name, mean in means.items()}
 
     return validate
@@ -90,26 +86,38 @@ def make_own_loss(
 
         return jax.lax.map(at, jnp.arange(num_levels))
 
-    def loss(params: Params) -> float:
-        parts = []
-        with jax.set_mesh(experiment.mesh):
-            for batch, held in device_batches(experiment, len(source), source):
-                parts.append(np.asarray(losses_of(params, batch), np.float64)[:, :held])
-                beat()
-        return float(np.concatenate(parts, axis=1).mean())
+    return lambda params: float(over_clips(experiment, losses_of, params, source, len(source), beat).mean())
 
-    return loss
+
+def over_clips(
+    experiment: build.Experiment,
+    of_batch: Callable[[Params, Mapping[str, Array]], Any],
+    params: Params,
+    source: Source,
+    count: int,
+    beat: Callable[[], None] = lambda: None,
+) -> Any:
+    """What a compiled function gives for the first `count` clips of a split, as float64 on the host: arrays, or a tree
+    of them, whose last axis is the batch's. Calls `beat` after each batch.
+    """
+    parts = []
+    with jax.set_mesh(experiment.mesh):
+        for batch, held in device_batches(experiment, source, count):
+            found = of_batch(params, batch)
+            parts.append(jax.tree.map(lambda leaf, held=held: np.asarray(leaf, np.float64)[..., :held], found))
+            beat()
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
 
 
 def device_batches(
-    experiment: build.Experiment, count: int, source: Source | None = None
+    experiment: build.Experiment, source: Source, count: int
 ) -> Iterator[tuple[Mapping[str, Array], int]]:
-    """The first `count` clips of a split (None: validation) in batches as for evaluation, laid out over the mesh, and
-    how many of each are clips of their own: the last batch is filled up with clips that it has already.
+    """The first `count` clips of a split in batches as for evaluation, laid out over the mesh, and how many of each are
+    clips of their own: the last batch is filled up with clips that it has already.
     """
     mesh, size = experiment.mesh, experiment.config.evaluation.batch_size
     rows = meshes.batch_rows(mesh, size)
-    for batch in pipeline.fixed(experiment.splits.validation if source is None else source, count, size):
+    for batch in pipeline.fixed(source, count, size):
         held = len(batch["index"])
         padded = {name: leaf[np.arange(size) % held][rows] for name, leaf in batch.items()}
         padded["index"] = padded["index"].astype(np.int32)

@@ -8,16 +8,16 @@ trained parameters as they are.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 
-from vdm import arms, evaluate, sample
+from vdm import arms, build, evaluate, sample
 from vdm.arms import Cell, outcomes
 from vdm.records import identity, record
 from vdm.records.comparison import Spread
 from vdm.records.record import Record
-from vdm.runtime import random
 from vdm.types import Config
 
 
@@ -42,17 +42,12 @@ def cells(grid: Sequence[Cell]) -> Iterator[Cell]:
             changed = base.config.copy_and_resolve_references()
             changed.vary[part] = base.config.vary[part] + number
             folder = base.folder.parent / "vary" / f"{part}_{number}"
-            yield Cell(base.arm, base.seed, changed, folder)
-
-
-def part_of(cell: Cell) -> str:
-    """What a repeat draws anew."""
-    return cell.folder.name.rpartition("_")[0]
+            yield Cell(base.arm, base.seed, changed, folder, part=part)
 
 
 def is_drawn_later(cell: Cell) -> bool:
     """Whether a repeat takes the trained parameters as they are."""
-    return part_of(cell) in sample.DRAWN_LATER
+    return cell.part in sample.DRAWN_LATER
 
 
 def evaluate_again(cell: Cell) -> Record:
@@ -67,14 +62,16 @@ def evaluate_again(cell: Cell) -> Record:
         scored,
         config=identity.resolve(cell.config),
         identity_hash=identity.identity_hash(cell.config),
-        seeds=scored.seeds | {part: random.varied(cell.seed, cell.config.vary[part]) for part in cell.config.vary},
+        seeds=scored.seeds | {cell.part: build.seed_of(cell.config, cell.part)},
     )
     cell.folder.mkdir(parents=True, exist_ok=True)
     record.write(cell.folder, made)
     return made
 
 
-def spreads(config: Config, grid: Sequence[Cell], records: Mapping[epath.Path, Record]) -> Iterator[Spread]:
+def spreads(
+    config: Config, grid: Sequence[Cell], repeats: Sequence[Cell], records: Mapping[epath.Path, Record]
+) -> Iterator[Spread]:
     """Of every primary outcome: over another draw of each part, and over the seeds of the grid, which draw all anew.
 
     Args:
@@ -83,12 +80,10 @@ def spreads(config: Config, grid: Sequence[Cell], records: Mapping[epath.Path, R
     base = next((cell for cell in grid if cell.config.run.num_steps), None)
     if base is None:
         return
-    repeats = list(cells(grid))
+    runs = {part: [base, *(cell for cell in repeats if cell.part == part)] for part in config.compare.vary.parts}
+    runs["all"] = [cell for cell in grid if cell.arm == base.arm]
     title = config.compare.arm[base.arm].title
-    whole = [cell for cell in grid if cell.arm == base.arm]
-    drawn = {part: [base, *(cell for cell in repeats if part_of(cell) == part)] for part in config.compare.vary.parts}
-    for outcome in outcomes(config):
-        for part, runs in (drawn | {"all": whole}).items():
-            found = [metric for cell in runs for metric in records[cell.folder].metrics if metric.name == outcome]
-            if len(found) > 1:
-                yield Spread(outcome, title, part, tuple(metric.value for metric in found), found[0].unit)
+    for outcome, (part, drawn) in itertools.product(outcomes(config), runs.items()):
+        found = [metric for cell in drawn for metric in records[cell.folder].metrics if metric.name == outcome]
+        if len(found) > 1:
+            yield Spread(outcome, title, part, tuple(metric.value for metric in found), found[0].unit)

@@ -390,7 +390,9 @@ def test_many_pairs_are_a_table_that_sorts_and_one_run_of_every_arm_is_shown(of_
         OverSeeds("valid clips", f"arm {i}", f"arm {j}", (0.1 * i, 0.2 * j), "%", 0.04 * j, 0.5)
         for i, j in itertools.combinations(range(5), 2)
     )
-    page = report.page.render(dataclasses.replace(of_seeds, over_seeds=entries))
+    healthy = Healthy(over_seeds=(dataclasses.replace(entries[0], p_value=0.9),))
+    page = report.page.render(dataclasses.replace(of_seeds, over_seeds=entries, healthy=healthy))
+    assert page.count("over the healthy run's 2 seeds".replace("'", "&#x27;")) == 1
     table = page.split("Do the arms differ?")[1].split("</table>")[0]
     assert table.count("<tr>") == 1 + len(entries) == 11
     p_values = [float(value) for value in re.findall(r'data-value="([^"]+)"', table)[1::3]]

@@ -72,14 +72,15 @@ def _verdicts(report: Report) -> str:
     pairs = list(dict.fromkeys((entry.first, entry.second) for entry in (*report.comparisons, *report.correlations)))
     slots = dict(zip((arm.name for arm in report.arms), parts.slots(report.arms), strict=True))
     over_seeds = [_seeds_card(entry, "these") for entry in report.over_seeds]
-    over_seeds += [_seeds_card(entry, "the healthy run's") for entry in report.healthy.over_seeds]
+    healthy = [_seeds_card(entry, "the healthy run's") for entry in report.healthy.over_seeds]
     cards = [_card(report, slots, *pair) for pair in pairs]
-    if not over_seeds and not cards:
+    if not (over_seeds or healthy or cards):
         return ""
-    if len(report.over_seeds) > MAX_CARDS:
-        shown = f"{_seeds_table(report.over_seeds)}{_folded('Two runs of one seed at a time', _cards(cards))}"
+    if len(over_seeds) > MAX_CARDS:
+        pairs_of_runs = parts.folded("Two runs of one seed at a time", _cards(cards))
+        shown = f"{_seeds_table(report.over_seeds)}{_cards(healthy)}{pairs_of_runs}"
     else:
-        shown = _cards([*over_seeds, *cards])
+        shown = _cards([*over_seeds, *healthy, *cards])
     return (
         '<section><h2>Do the arms differ?</h2><p class="hint">Differences of the first arm minus the second, with 95 % '
         "intervals. Arms are separated where seeds of training tell them apart, corrected for all pairs shown (Holm): "
@@ -94,31 +95,20 @@ def _cards(cards: Sequence[str]) -> str:
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _folded(title: str, content: str) -> str:
-    return f'<details class="protocols"><summary>{title}</summary>{content}</details>' if content else ""
-
-
 def _seeds_table(entries: Sequence[OverSeeds]) -> str:
     numbers = ("first minus second", "p (Holm)", "correlation over seeds")
-    buttons = "".join(f'<th aria-sort="none"><button type="button">{title}</button></th>' for title in numbers)
+    buttons = "".join(map(parts.sort_title, numbers))
     head = f"<tr><th>first</th><th>second</th><th>metric</th>{buttons}<th></th></tr>"
     rows = []
     for entry in entries:
         words = "".join(f"<td>{html.escape(word)}</td>" for word in (entry.first, entry.second, entry.metric))
         cells = (
-            _number_cell(entry.difference.estimate, parts.interval(entry.difference, entry.unit, signed=True)),
-            _number_cell(entry.p_value, "–" if entry.p_value is None else f"{entry.p_value:.2g}"),
-            _number_cell(entry.correlation, "–" if entry.correlation is None else f"{entry.correlation:.2f}"),
+            parts.number_cell(entry.difference.estimate, parts.interval(entry.difference, entry.unit, signed=True)),
+            parts.number_cell(entry.p_value, "–" if entry.p_value is None else f"{entry.p_value:.2g}"),
+            parts.number_cell(entry.correlation, "–" if entry.correlation is None else f"{entry.correlation:.2f}"),
         )
         rows.append(f"<tr>{words}{''.join(cells)}<td>{entry.verdict}</td></tr>")
-    table = f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="scroll"><table class="sortable">{table}</table></div>'
-
-
-def _number_cell(value: float | None, text: str) -> str:
-    """A cell that sorts by its number."""
-    data = "" if value is None else f' data-value="{value!r}"'
-    return f'<td class="num"{data}>{text}</td>'
+    return parts.sortable(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>")
 
 
 def _seeds_card(entry: OverSeeds, whose: str) -> str:

@@ -72,3 +72,22 @@ def duration(seconds: float) -> str:
 def tried(one: Tried) -> str:
     """A learning rate with its losses, by the long and by the short average."""
     return f"{one.rate:.3g}: {' and '.join(map(plot.number, one.losses.values())) or 'diverged'}"
+
+
+def sortable(table: str) -> str:
+    """The table's content in a table that sorts by a click on a title, and scrolls where it is too wide."""
+    return f'<div class="scroll"><table class="sortable">{table}</table></div>'
+
+
+def sort_title(words: str, beneath: str = "") -> str:
+    return f'<th aria-sort="none"><button type="button">{words}</button>{beneath}</th>'
+
+
+def number_cell(amount: float | None, text: str) -> str:
+    """A cell that sorts by its number, the last where it has none."""
+    data = "" if amount is None else f' data-value="{amount!r}"'
+    return f'<td class="num"{data}>{text}</td>'
+
+
+def folded(title: str, content: str) -> str:
+    return f'<details class="folded"><summary>{title}</summary>{content}</details>' if content else ""

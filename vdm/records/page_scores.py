@@ -22,7 +22,7 @@ def render(report: Report) -> str:
     metrics = [metric for arm in report.arms for metric in arm.record.metrics]
     if not metrics:
         return ""
-    numbers = {protocol: number for number, protocol in enumerate(protocols(metrics), start=1)}
+    numbers = numbered_protocols(metrics)
     own, *shared = [_table(report.arms, sampling, numbers) for sampling in samplings(metrics)]
     drawn_alike = (
         '<h3>By samplers that the arms share</h3><p class="hint">One sampler on one grid of noise levels, from the '
@@ -42,9 +42,15 @@ def samplings(metrics: Sequence[Metric]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([OWN, *(metric.sampling for metric in metrics)]))
 
 
-def protocols(metrics: Sequence[Metric]) -> tuple[str, ...]:
-    """The distinct ones, as text."""
-    return tuple(dict.fromkeys(identity.canonical_json(metric.protocol) for metric in metrics))
+def numbered_protocols(metrics: Sequence[Metric]) -> dict[str, int]:
+    """Each distinct protocol, as text, and its number."""
+    distinct = dict.fromkeys(identity.canonical_json(metric.protocol) for metric in metrics)
+    return {protocol: number for number, protocol in enumerate(distinct, start=1)}
+
+
+def first_of(metrics: Found) -> Metric:
+    """That of the first arm which has one: unit, direction and protocol are those of all."""
+    return next(metric for metric in metrics if metric is not None)
 
 
 def by_quantity(arms: Sequence[Arm], sampling: str) -> dict[str, Found]:
@@ -68,21 +74,15 @@ def _table(arms: Sequence[Arm], sampling: str, numbers: Mapping[str, int]) -> st
         for index, (slot, arm) in enumerate(zip(slots, arms, strict=True))
     )
     forests = "".join(f"<td>{_forest(slots, metrics)}</td>" for metrics in found.values())
-    first = next(metric for metrics in found.values() for metric in metrics if metric is not None)
+    first = first_of(next(iter(found.values())))
     caption = "" if sampling == OWN else f"<caption>{html.escape(_words(first))}</caption>"
     foot = f"<tfoot><tr><td></td>{forests}</tr></tfoot>"
-    means = "".join(_mean_row(slot, title, slots, found) for slot, title in parts.legend(arms))
     if len(parts.legend(arms)) == len(arms):
-        return _scrolled(f"{caption}<thead><tr><th>arm</th>{head}</tr></thead><tbody>{rows}</tbody>{foot}")
-    every = _scrolled(f"<thead><tr><th>run</th>{head}</tr></thead><tbody>{rows}</tbody>{foot}")
-    return (
-        _scrolled(f"{caption}<thead><tr><th>arm, mean over seeds</th>{head}</tr></thead><tbody>{means}</tbody>")
-        + f'<details class="protocols"><summary>Every run</summary>{every}</details>'
-    )
-
-
-def _scrolled(table: str) -> str:
-    return f'<div class="scroll"><table class="sortable">{table}</table></div>'
+        return parts.sortable(f"{caption}<thead><tr><th>arm</th>{head}</tr></thead><tbody>{rows}</tbody>{foot}")
+    means = "".join(_mean_row(slot, title, slots, found) for slot, title in parts.legend(arms))
+    every = parts.sortable(f"<thead><tr><th>run</th>{head}</tr></thead><tbody>{rows}</tbody>{foot}")
+    of_means = f"{caption}<thead><tr><th>arm, mean over seeds</th>{head}</tr></thead><tbody>{means}</tbody>"
+    return parts.sortable(of_means) + parts.folded("Every run", every)
 
 
 def _mean_row(slot: int, title: str, slots: Sequence[int], found: Mapping[str, Found]) -> str:
@@ -94,7 +94,7 @@ def _mean_row(slot: int, title: str, slots: Sequence[int], found: Mapping[str, F
             continue
         over, unit = statistics.mean_of_few(np.array([metric.value for metric in measured])), measured[0].unit
         limits = f"<small>{parts.number(over.low, unit)} to {parts.number(over.high, unit)}</small>"
-        cells.append(f'<td class="num" data-value="{over.estimate!r}">{parts.value(over.estimate, unit)}{limits}</td>')
+        cells.append(parts.number_cell(over.estimate, f"{parts.value(over.estimate, unit)}{limits}"))
     return f'<tr><th scope="row">{parts.key(slot, title)}</th>{"".join(cells)}</tr>'
 
 
@@ -109,23 +109,21 @@ def _words(metric: Metric) -> str:
 
 
 def _title(name: str, metrics: Found, numbers: Mapping[str, int]) -> str:
-    first = next(metric for metric in metrics if metric is not None)
+    first = first_of(metrics)
     number = numbers[identity.canonical_json(first.protocol)]
-    return (
-        f'<th aria-sort="none"><button type="button">{html.escape(name)}{parts.ARROWS[first.higher_is_better]}'
-        f'</button><small><a href="#protocol-{number}">protocol {number}</a></small></th>'
-    )
+    link = f'<small><a href="#protocol-{number}">protocol {number}</a></small>'
+    return parts.sort_title(f"{html.escape(name)}{parts.ARROWS[first.higher_is_better]}", link)
 
 
 def _cell(metric: Metric | None) -> str:
     if metric is None:
-        return '<td class="num">–</td>'
+        return parts.number_cell(None, "–")
     text = parts.value(metric.value, metric.unit)
     if metric.low is not None and metric.high is not None:
         text += f"<small>{parts.number(metric.low, metric.unit)} to {parts.number(metric.high, metric.unit)}</small>"
     if metric.floor is not None:
         text += f"<small>the data: {parts.number(metric.floor, metric.unit)}</small>"
-    return f'<td class="num" data-value="{metric.value!r}">{text}</td>'
+    return parts.number_cell(metric.value, text)
 
 
 def _forest(slots: Sequence[int], metrics: Found) -> str:
@@ -134,8 +132,7 @@ def _forest(slots: Sequence[int], metrics: Found) -> str:
         for slot, metric in zip(slots, metrics, strict=True)
         if metric is not None
     ]
-    is_share = any(metric is not None and metric.unit == "%" for metric in metrics)
-    limits = (0.0, 1.0) if is_share else (min(bar[1] for bar in bars), max(bar[3] for bar in bars))
+    limits = (0.0, 1.0) if first_of(metrics).unit == "%" else (min(bar[1] for bar in bars), max(bar[3] for bar in bars))
     return plot.intervals(bars, limits)
 
 
@@ -167,4 +164,4 @@ def _list(numbers: Mapping[str, int]) -> str:
     items = "".join(
         f'<li id="protocol-{number}"><code>{html.escape(text)}</code></li>' for text, number in numbers.items()
     )
-    return f'<details class="protocols"><summary>The protocols</summary><ol>{items}</ol></details>'
+    return parts.folded("The protocols", f"<ol>{items}</ol>")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from vdm.records import identity, plot
 from vdm.records.comparison import Arm, OverSeeds, Report
 from vdm.records.page_parts import tried
-from vdm.records.page_scores import by_quantity, protocols, samplings
+from vdm.records.page_scores import by_quantity, first_of, numbered_protocols, samplings
 from vdm.records.record import OWN, Metric
 
 COLUMNS = ("arm", "run", "seed", "metric", "sampling", "network_evaluations", "value", "low", "high", "unit")
@@ -20,7 +20,7 @@ COLUMNS += ("floor", "at_infinity", "protocol")
 def markdown(report: Report) -> str:
     """The question, what was found and the scores. Every word that comes from the report is escaped."""
     metrics = [metric for arm in report.arms for metric in arm.record.metrics]
-    numbers = {protocol: number for number, protocol in enumerate(protocols(metrics), start=1)}
+    numbers = numbered_protocols(metrics)
     sections = (
         f"# {_word(report.title)}\n\n{_word(report.question)}",
         _verdicts("Over seeds of training", report.over_seeds),
@@ -59,33 +59,37 @@ def table(report: Report) -> str:
     return out.getvalue()
 
 
-def _verdicts(title: str, entries: Sequence[OverSeeds]) -> str:
-    if not entries:
+def _section(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table under its title; nothing without rows."""
+    if not rows:
         return ""
-    rows = ["| metric | first | second | first minus second | 95 % | p (Holm) | r over seeds | |", "|---" * 8 + "|"]
-    for entry in entries:
-        low, mean, high = (
-            _number(value, entry.unit)
-            for value in (entry.difference.low, entry.difference.estimate, entry.difference.high)
-        )
-        chance = "" if entry.p_value is None else f"{entry.p_value:.2g}"
-        names = " | ".join(map(_word, (entry.metric, entry.first, entry.second)))
-        together = "" if entry.correlation is None else f"{entry.correlation:.2f}"
-        rows.append(f"| {names} | {mean} | {low} to {high} | {chance} | {together} | {entry.verdict} |")
-    return f"## {title}\n\n" + "\n".join(rows)
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return f"## {title}\n\n" + "\n".join(lines)
+
+
+def _verdicts(title: str, entries: Sequence[OverSeeds]) -> str:
+    heads = ("metric", "first", "second", "first minus second", "95 %", "p (Holm)", "r over seeds", "")
+    return _section(title, heads, [_verdict(entry) for entry in entries])
+
+
+def _verdict(entry: OverSeeds) -> Sequence[str]:
+    difference = entry.difference
+    low, mean, high = (_number(value, entry.unit) for value in (difference.low, difference.estimate, difference.high))
+    chance = "" if entry.p_value is None else f"{entry.p_value:.2g}"
+    together = "" if entry.correlation is None else f"{entry.correlation:.2f}"
+    names = map(_word, (entry.metric, entry.first, entry.second))
+    return (*names, mean, f"{low} to {high}", chance, together, entry.verdict)
 
 
 def _table(arms: Sequence[Arm], sampling: str, numbers: Mapping[str, int]) -> str:
     found = by_quantity(arms, sampling)
-    if not found:
-        return ""
     title = "by each arm's own sampler" if sampling == OWN else f"by {_word(sampling)}, which all arms share"
-    firsts = [next(metric for metric in metrics if metric is not None) for metrics in found.values()]
+    firsts = map(first_of, found.values())
     heads = [f"{_word(first.quantity)} [{numbers[identity.canonical_json(first.protocol)]}]" for first in firsts]
-    rows = [f"| arm | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for slot, arm in enumerate(arms):
-        rows.append(f"| {_word(arm.title)} | {' | '.join(_cell(metrics[slot]) for metrics in found.values())} |")
-    return f"## Scores {title}\n\n" + "\n".join(rows)
+    rows = [
+        (_word(arm.title), *(_cell(metrics[index]) for metrics in found.values())) for index, arm in enumerate(arms)
+    ]
+    return _section(f"Scores {title}", ("arm", *heads), rows if found else ())
 
 
 def _cell(metric: Metric | None) -> str:
@@ -98,36 +102,45 @@ def _cell(metric: Metric | None) -> str:
 
 
 def _lines(report: Report) -> str:
-    if not report.pass_lines:
-        return ""
-    rows = ["| line to pass | of | measured | limit | |", "|---|---|---|---|---|"]
-    for line in report.pass_lines:
-        values = _number(line.value, line.unit), f"{line.relation} {_number(line.limit, line.unit)}"
-        mark = "passed" if line.passed else "NOT passed"
-        rows.append(f"| {_word(line.what)} | {_word(line.arm)} | {' | '.join(values)} | {mark} |")
-    return "## Lines to pass\n\n" + "\n".join(rows)
+    rows = [
+        (
+            _word(line.what),
+            _word(line.arm),
+            _number(line.value, line.unit),
+            f"{line.relation} {_number(line.limit, line.unit)}",
+            "passed" if line.passed else "NOT passed",
+        )
+        for line in report.pass_lines
+    ]
+    return _section("Lines to pass", ("line to pass", "of", "measured", "limit", ""), rows)
 
 
 def _rates(report: Report) -> str:
-    if not report.selections:
-        return ""
-    rows = ["| arm | learning rate | interior | average | own loss on the selection split, by rate |", "|---" * 5 + "|"]
-    for entry in report.selections:
-        rates = ", ".join(map(tried, entry.tried))
-        interior = "yes" if entry.is_interior else "NO"
-        rows.append(f"| {_word(entry.arm)} | {entry.chosen.rate:.3g} | {interior} | {entry.average} | {rates} |")
-    return "## Learning rates\n\n" + "\n".join(rows)
+    rows = [
+        (
+            _word(entry.arm),
+            f"{entry.chosen.rate:.3g}",
+            "yes" if entry.is_interior else "NO",
+            entry.average,
+            ", ".join(map(tried, entry.tried)),
+        )
+        for entry in report.selections
+    ]
+    heads = ("arm", "learning rate", "interior", "average", "own loss on the selection split, by rate")
+    return _section("Learning rates", heads, rows)
 
 
 def _spreads(report: Report) -> str:
-    if not report.spreads:
-        return ""
-    rows = ["| metric | arm | drawn anew | standard deviation | values |", "|---" * 5 + "|"]
-    for entry in report.spreads:
-        values = ", ".join(_number(value, entry.unit) for value in entry.values)
-        words = " | ".join(map(_word, (entry.metric, entry.arm, entry.part)))
-        rows.append(f"| {words} | {_number(entry.standard_deviation, entry.unit)} | {values} |")
-    return "## What chance changes\n\n" + "\n".join(rows)
+    rows = [
+        (
+            *map(_word, (entry.metric, entry.arm, entry.part)),
+            _number(entry.standard_deviation, entry.unit),
+            ", ".join(_number(value, entry.unit) for value in entry.values),
+        )
+        for entry in report.spreads
+    ]
+    heads = ("metric", "arm", "drawn anew", "standard deviation", "values")
+    return _section("What chance changes", heads, rows)
 
 
 def _protocols(numbers: Mapping[str, int]) -> str:
