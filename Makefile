@@ -60,6 +60,7 @@ lint: $(LINT) $(METRICS)
 	$(PY) -m experiments.plans --check
 	$(PY) -m experiments.loop --check
 	$(PY) -m experiments.metrics --check
+	$(PY) -m experiments.objectives --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .

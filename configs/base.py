@@ -190,30 +190,18 @@ def _objective() -> ConfigDict:
     objective.weighting.sigmoid = ConfigDict()  # Kingma & Gao 2023, Hoogeboom et al. 2024
     objective.weighting.sigmoid.bias = 0.0
 
-    objective.times = ConfigDict()  # the measure of noise levels
-    objective.times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule) |
-    #   logit_normal | log_snr_uniform | log_normal_sigma
-    objective.times.uniform = ConfigDict()
-    objective.times.uniform.min = 1e-3  # t is uniform in (min, 1]
-    objective.times.grid = ConfigDict()
-    objective.times.grid.num_steps = 1000
-    objective.times.logit_normal = ConfigDict()  # Esser et al. 2024
-    objective.times.logit_normal.mean = 0.0
-    objective.times.logit_normal.std = 1.0
-    objective.times.logit_normal.min = 1e-3
-    objective.times.log_snr_uniform = ConfigDict()
-    objective.times.log_snr_uniform.min = -10.0
-    objective.times.log_snr_uniform.max = 10.0
-    objective.times.log_normal_sigma = ConfigDict()  # Karras et al. 2022, of log(sigma / alpha)
-    objective.times.log_normal_sigma.mean = -1.2
-    objective.times.log_normal_sigma.std = 1.2
+    objective.times = _times()  # the measure of noise levels
 
     objective.proposal = ConfigDict()  # how levels of the measure are drawn: the variance, never the objective
-    objective.proposal.name = "stratified"  # stratified: spread evenly over the batch | independent | loss_aware
+    objective.proposal.name = "stratified"  # stratified: spread evenly over the batch | independent | loss_aware |
+    #   measure: as often as another measure visits them
     objective.proposal.loss_aware = ConfigDict()  # Nichol & Dhariwal 2021: often where losses are large, divided out
     objective.proposal.loss_aware.num_buckets = 32  # of the measure, equally probable
     objective.proposal.loss_aware.decay = 0.99  # of a bucket's mean squared loss, per step
     objective.proposal.loss_aware.uniform_share = 0.1  # of draws that do not look at the losses
+    objective.proposal.measure = ConfigDict()
+    objective.proposal.measure.own_share = 0.1  # of draws from objective.times, which bounds the importance
+    objective.proposal.measure.times = _times()  # of the other measure
 
     objective.noise_prior = ConfigDict()  # how the noise of a clip's frames is correlated
     objective.noise_prior.name = "independent"  # independent | shared | mixed | progressive | base_residual
@@ -225,6 +213,27 @@ def _objective() -> ConfigDict:
     objective.noise_prior.base_residual.share = 0.5  # of the base, at the centre frame
     objective.noise_prior.base_residual.decay = 1.0  # of that share per frame away from it
     return objective
+
+
+def _times() -> ConfigDict:
+    times = ConfigDict()
+    times.name = "uniform"  # uniform (continuous) | grid (t in {1..T}/T of the discrete schedule) |
+    #   logit_normal | log_snr_uniform | log_normal_sigma
+    times.uniform = ConfigDict()
+    times.uniform.min = 1e-3  # t is uniform in (min, 1]
+    times.grid = ConfigDict()
+    times.grid.num_steps = 1000
+    times.logit_normal = ConfigDict()  # Esser et al. 2024
+    times.logit_normal.mean = 0.0
+    times.logit_normal.std = 1.0
+    times.logit_normal.min = 1e-3
+    times.log_snr_uniform = ConfigDict()
+    times.log_snr_uniform.min = -10.0
+    times.log_snr_uniform.max = 10.0
+    times.log_normal_sigma = ConfigDict()  # Karras et al. 2022, of log(sigma / alpha)
+    times.log_normal_sigma.mean = -1.2
+    times.log_normal_sigma.std = 1.2
+    return times
 
 
 def _sampler() -> ConfigDict:
@@ -337,9 +346,10 @@ def _scores() -> ConfigDict:
     scores.preset = ""  # a published protocol that the scores must follow to the letter (vdm/metrics/protocol.py)
     scores.assumed = ()  # fields of it that its source does not give, for which the user answers
 
-    scores.likelihoods = ()  # bound | flow: bits/dim of held-out clips, and the bound's curve over log-SNR
+    scores.likelihoods = ()  # chain (of a schedule with steps) | bound | flow: bits/dim of held-out clips, and with any
+    #   of them the bound's curve over log-SNR
     scores.num_likelihood = 64  # clips of the validation split that they are taken of
-    scores.log_snr_min = -10.0  # between which the bound is taken, as far as the objective reaches
+    scores.log_snr_min = -10.0  # between which `bound` is taken, as far as the objective reaches
     scores.log_snr_max = 10.0  # the flow starts here
     scores.num_levels = 32  # of the bound, for every clip; and fixed log-SNRs of its curve
     scores.flow = ConfigDict()

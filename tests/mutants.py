@@ -94,7 +94,7 @@ MUTANTS = (
     # measures
     Mutant("times.py", "return 1.0 - (1.0 - self.min) * u", "return 1.0 - u"),
     Mutant("times.py", "(self.num_steps - jnp.floor(u * self.num_steps)) / self.num_steps", "(self.num_steps - jnp.ceil(u * self.num_steps)) / self.num_steps"),
-    Mutant("times.py", "jnp.maximum(u, 1.0 - _LAST) * self._mass(u)", "jnp.maximum(u, 1.0 - _LAST)"),
+    Mutant("times.py", "jnp.maximum(u, 1.0 - LAST) * self._mass(u)", "jnp.maximum(u, 1.0 - LAST)"),
     Mutant("times.py", "pdf / self._mass(t)", "pdf"),
     Mutant("times.py", "low + (high - low) * u)\n\n    def density(self, schedule: Schedule, t: Float[Array, \"*shape\"]) -> Float[Array, \"*shape\"]:\n        low, high = self._range", "low + (high - low) * u**2)\n\n    def density(self, schedule: Schedule, t: Float[Array, \"*shape\"]) -> Float[Array, \"*shape\"]:\n        low, high = self._range"),
     Mutant("times.py", "2.0 * (self.std * standard - self.mean)", "2.0 * (self.std * standard + self.mean)"),
@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant("objectives.py", "objective.variance_weight * objective.schedule.num_steps * per_step", "objective.variance_weight * per_step"),
     Mutant("objectives.py", "to_noise = targets.log_leverage(objective.target, level) - targets.log_leverage(targets.NOISE, level)", "to_noise = targets.log_leverage(targets.NOISE, level) - targets.log_leverage(objective.target, level)"),
     Mutant("objectives.py", "return 0.5 * (losses / jax.lax.stop_gradient(losses.mean())) ** 2", "return losses / jax.lax.stop_gradient(losses.mean())"),
-    Mutant("proposals.py", "return u, 1.0 / density[bucket]", "return u, density[bucket]"),
+    Mutant("proposals.py", "width, width / mass[bucket]", "width, mass[bucket] / width"),
     Mutant("proposals.py", "(offset + row / row.size) % 1.0", "(offset + row / (row.size + 1)) % 1.0"),
     Mutant("proposals.py", "(loss**2) @ in_bucket", "loss @ in_bucket"),
     Mutant("proposals.py", "memory[0] / jnp.where(memory[1] > 0, memory[1], 1.0)", "memory[0]"),

@@ -17,6 +17,7 @@ from vdm.runtime.random import Purpose
 from vdm.types import Prediction
 
 VARIANCE = 0.6  # of the pixels that the network believes in
+STEPS = 128  # of the longer chain
 NUM_CLIPS = 16
 
 
@@ -39,8 +40,9 @@ def experiment_of(**scores):
     return build.experiment(config)
 
 
-def exact(dequantise=True, num_clips=NUM_CLIPS):
+def exact(dequantise=True, num_clips=NUM_CLIPS, discretise=0):
     config = tiny.get_config()
+    config.schedule.discretise = discretise
     config.data.moving_shapes.num_validation = num_clips
     config.objective.dequantise = dequantise
     config.scores.update(likelihoods=("bound", "flow"), num_likelihood=num_clips, num_levels=128)
@@ -48,11 +50,11 @@ def exact(dequantise=True, num_clips=NUM_CLIPS):
     return dataclasses.replace(build.experiment(config), network=OfGaussianPixels())
 
 
-def dequantised(experiment):
+def dequantised(experiment, num_clips=NUM_CLIPS):
     shape = experiment.config.data.num_frames, experiment.frame_shape
     key = random.key(experiment.config.seed, Purpose.LIKELIHOOD_DEQUANTISATION)
-    uniform = jax.scipy.special.ndtr(random.example_noise(key, jnp.arange(NUM_CLIPS), *shape))
-    videos = jnp.stack([jnp.asarray(experiment.splits.validation[i]["video"], jnp.float32) for i in range(NUM_CLIPS)])
+    uniform = jax.scipy.special.ndtr(random.example_noise(key, jnp.arange(num_clips), *shape))
+    videos = jnp.stack([jnp.asarray(experiment.splits.validation[i]["video"], jnp.float32) for i in range(num_clips)])
     return np.asarray(bound.dequantised(videos, uniform), np.float64)
 
 
@@ -71,6 +73,36 @@ def test_both_routes_give_the_density_of_gaussian_pixels(route):
     clips, mean = {"bound": (0.16, 0.04), "flow": (0.005, 0.002)}[route]
     np.testing.assert_allclose(found, expected, atol=clips)
     assert found.mean() == pytest.approx(expected.mean(), abs=mean)
+
+
+@pytest.mark.feature("O13")
+def test_the_bound_of_a_chain_is_the_exact_codes_loss():
+    """Every step on Gaussian pixels has a closed form. What a chain loses to the density falls with its steps: its
+    reverse steps keep the variance that they would have if the clean clip were known.
+    """
+    found = {steps: _of_chain(steps) for steps in (STEPS // 4, STEPS)}
+    for steps, (measured, expected) in found.items():
+        assert measured == pytest.approx(expected, abs=0.04), steps  # three times what the noise leaves
+    assert found[STEPS // 4][0] > found[STEPS][0] + 0.15
+
+
+def _of_chain(steps):
+    """Bits/dim beyond the density of the clips, measured and in closed form."""
+    experiment = exact(discretise=steps, num_clips=256)
+    found = likelihoods.over_clips(experiment, likelihoods.make_chain(experiment, {}), {})
+    x = dequantised(experiment, 256)
+    second = np.mean(x**2)
+    times = jnp.arange(1, steps + 1)[:, None] / steps
+    log_snr = np.asarray(schedules.log_snr(experiment.objective.schedule, times), np.float64)[:, 0]
+    alpha2, sigma2 = 1 / (1 + np.exp(-log_snr)), 1 / (1 + np.exp(log_snr))
+    # the mean squared error of the exact network for pixels whose second moment is not the one it believes in
+    shrink = np.sqrt(alpha2) * VARIANCE / (alpha2 * VARIANCE + sigma2)
+    error = (1 - shrink * np.sqrt(alpha2)) ** 2 * second + shrink**2 * sigma2
+    nats = 0.5 * np.sum((np.exp(log_snr[:-1]) - np.exp(log_snr[1:])) * error[1:])
+    nats += 0.5 * np.log(2 * np.pi * sigma2[0]) + 0.5 * error[0] / sigma2[0]
+    nats += 0.5 * np.exp(log_snr[-1]) * second
+    density = 0.5 * (second / VARIANCE + math.log(2 * math.pi * VARIANCE))
+    return found.mean() - density / math.log(2) - 7, (nats - density) / math.log(2)
 
 
 @pytest.mark.feature("O14")
@@ -118,6 +150,11 @@ def test_the_curve_is_blank_where_the_objective_does_not_reach():
     assert reached[0] == -10 and reached[-1] == 9
 
 
+def test_a_schedule_without_steps_has_no_bound_of_a_chain():
+    with pytest.raises(ValueError, match=r"has chain, and the schedule vp_linear has no steps; set "):
+        likelihoods.check(experiment_of(likelihoods=("chain",)))
+
+
 def test_a_run_is_told_what_was_measured_and_how():
     experiment = exact()
     likelihoods.check(experiment)
@@ -133,5 +170,5 @@ def test_a_run_is_told_what_was_measured_and_how():
     with pytest.raises(ValueError, match="no protocol of bits/dim: 'rtol'"):
         likelihoods.ask_again(asked, {"metric": "flow", "num_likelihood": 4, "log_snr_max": 10.0})
     assert len(curves[PER_LOG_SNR]) > 100
-    with pytest.raises(ValueError, match=r"config.scores.likelihoods is 'elbo'; it must be one of: bound, flow"):
+    with pytest.raises(ValueError, match=r"config.scores.likelihoods is 'elbo'; it must be one of: chain, bound, flow"):
         likelihoods.measure(experiment_of(likelihoods=("elbo",)), {})

@@ -188,7 +188,7 @@ def model(config: Config, mesh: Mesh, *, num_channels: int, num_classes: int | N
         config=config,
         mesh=mesh,
         objective=objective,
-        proposal=choose(PROPOSALS, config.objective.proposal, "objective.proposal"),
+        proposal=_proposal(config.objective.proposal, objective),
         optimizer=_optimizer(config.optimizer),
         sampler=_sampler(config, objective),
         **parts,
@@ -373,6 +373,14 @@ def _num_classes(config: Config, splits: Splits) -> int | None:
     return len(splits.train.class_names)
 
 
+def _proposal(config: Config, objective: Objective) -> Proposal:
+    where = "objective.proposal"
+    if lookup(PROPOSALS, config.name, f"{where}.name") is not proposals.as_measure:
+        return choose(PROPOSALS, config, where)
+    other = choose(TIMES, config.measure.times, f"{where}.measure.times")
+    return proposals.as_measure(objective.schedule, objective.times, other, config.measure.own_share)
+
+
 def _optimizer(config: Config) -> Optimizer:
     rate = optimizers.warmup_cosine(
         config.learning_rate, warmup_steps=config.warmup_steps, decay_steps=config.decay_steps
@@ -489,6 +497,7 @@ PROPOSALS = {
     "independent": proposals.Independent,
     "stratified": proposals.Stratified,
     "loss_aware": proposals.LossAware,
+    "measure": proposals.as_measure,
 }
 NOISE_PRIORS = {
     "independent": noise_priors.Independent,

@@ -1,4 +1,4 @@
-"""Check on this machine, in about two minutes, that its compiler and devices compute what they should.
+"""Check on this machine, in two to three minutes, that its compiler and devices compute what they should.
 
 A narrow twin of the config's network (its parts and its mesh; few channels and blocks, small frames, random clips
 instead of the data) takes one step of the config's objective in several ways that must agree: on the mesh and on one

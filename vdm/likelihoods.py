@@ -1,10 +1,11 @@
-"""Bits per dimension of a network on held-out clips: by the bound, by the flow, and where along log-SNR they lie.
+"""Bits per dimension of a network on held-out clips: by bounds, by the flow, and where along log-SNR they lie.
 
+    chain  the discrete bound of a chain's T steps (Ho et al. 2020), each evaluated once
     bound  the continuous bound (Kingma et al. 2021) between two log-SNRs, with what is left at both ends
     flow   the density that the probability-flow ODE gives (Song et al. 2021), of dequantised clips
 
-A network that was trained with `config.objective.dequantise` is asked for the density of dequantised clips by both; any
-other one is asked by the bound for the probability of the 8-bit clips themselves. Clips, noise and levels are the same
+A network that was trained with `config.objective.dequantise` is asked for the density of dequantised clips by all; any
+other one is asked by the bounds for the probability of the 8-bit clips themselves. Clips, noise and levels are the same
 for every network.
 """
 
@@ -29,7 +30,12 @@ from vdm.runtime import random
 from vdm.runtime.random import Purpose
 from vdm.types import Config, Denoiser, Params
 
-TITLES = {"bound": "bits/dim (bound)", "flow": "bits/dim (flow)"}
+TITLES = {"chain": "bits/dim (chain)", "bound": "bits/dim (bound)", "flow": "bits/dim (flow)"}
+_DEPENDS_ON = {  # which of `config.scores`, besides num_likelihood and the flow's own
+    "chain": (),
+    "bound": ("log_snr_max", "log_snr_min", "num_levels"),
+    "flow": ("log_snr_max",),
+}
 
 PerClip = Float64[np.ndarray, "clips"]
 OfBatch = Callable[[Params, Mapping[str, Array]], Float[Array, "batch"]]
@@ -43,7 +49,7 @@ def measure(
     if not options.likelihoods:
         return (), {}
     check_options(experiment.config)
-    made = {"bound": make_bound, "flow": make_flow}
+    made = {"chain": make_chain, "bound": make_bound, "flow": make_flow}
     metrics = []
     for name in options.likelihoods:
         of_batch = made[name](experiment, params)
@@ -80,6 +86,11 @@ def check(experiment: build.Experiment) -> None:
             "clips; lower it"
         )
     noise_priors.require_regular(experiment.objective.noise_prior, config.data.num_frames, "a likelihood")
+    if "chain" in config.scores.likelihoods and experiment.objective.schedule.num_steps is None:
+        raise ValueError(
+            f"config.scores.likelihoods has chain, and the schedule {config.schedule.name} has no steps; set "
+            "config.schedule.discretise, or leave it out"
+        )
     low, high = log_snr_range(experiment)
     if low >= high:
         raise ValueError(
@@ -111,39 +122,66 @@ def curve(
     return tuple((log_snr, error / (2 * math.log(2))) for log_snr, error in losses["validation/noise_error"])
 
 
+def make_chain(experiment: build.Experiment, params: Params) -> OfBatch:
+    """Bits per dimension by the bound of a chain's steps, one number a clip; the network is evaluated T times."""
+    decoder = bound.gaussian if experiment.config.objective.dequantise else bound.discretised_gaussian(1.0 / 255.0)
+
+    def of_batch(params: Params, batch: Mapping[str, Array]) -> Float[Array, "batch"]:
+        found = bound.discrete(
+            _denoiser(experiment, params, batch),
+            experiment.objective_of(params).schedule,
+            validation.clean_clips(experiment, batch, experiment.key(Purpose.LIKELIHOOD_DEQUANTISATION)),
+            _noise(experiment, batch),
+            decoder=decoder,
+            noise_prior=experiment.objective.noise_prior,
+        )
+        return _bits(experiment, found)
+
+    return of_batch
+
+
 def make_bound(experiment: build.Experiment, params: Params) -> OfBatch:
     """Bits per dimension by the bound, one number a clip; every clip is seen at `config.scores.num_levels` levels."""
     config = experiment.config
     count = config.scores.num_levels
     measure = LogSnrUniform(*log_snr_range(experiment))
-    is_density = config.objective.dequantise
 
     def of_batch(params: Params, batch: Mapping[str, Array]) -> Float[Array, "batch"]:
-        index, objective = batch["index"], experiment.objective_of(params)
-
-        def noise(i: Array) -> Array:
-            key = experiment.key(Purpose.LIKELIHOOD_NOISE, i)
-            return random.example_noise(key, index, config.data.num_frames, experiment.frame_shape)
-
         def level(i: Array) -> Array:
-            return random.example_uniform(experiment.key(Purpose.LIKELIHOOD_LEVEL, i), index)
+            return random.example_uniform(experiment.key(Purpose.LIKELIHOOD_LEVEL, i), batch["index"])
 
         rows = jnp.arange(count)
         found = bound.continuous(
             _denoiser(experiment, params, batch),
-            objective.schedule,
+            experiment.objective_of(params).schedule,
             measure,
             validation.clean_clips(experiment, batch, experiment.key(Purpose.LIKELIHOOD_DEQUANTISATION)),
             (rows[:, None] + jax.vmap(level)(rows)) / count,
-            noise,
-            decoder=bound.gaussian if is_density else bound.nearest_level,
-            noise_prior=objective.noise_prior,
+            _noise(experiment, batch),
+            decoder=bound.gaussian if config.objective.dequantise else bound.nearest_level,
+            noise_prior=experiment.objective.noise_prior,
         )
-        size = math.prod((config.data.num_frames, *experiment.frame_shape))
-        bits = bound.bits_per_dim(found.total, size)
-        return bound.bits_per_dim_of_density(-found.total, size) if is_density else bits
+        return _bits(experiment, found)
 
     return of_batch
+
+
+def _noise(experiment: build.Experiment, batch: Mapping[str, Array]) -> Callable[[Array], Array]:
+    """Standard normal noise of the clips by the number of the evaluation."""
+
+    def noise(i: Array) -> Array:
+        key = experiment.key(Purpose.LIKELIHOOD_NOISE, i)
+        return random.example_noise(key, batch["index"], experiment.config.data.num_frames, experiment.frame_shape)
+
+    return noise
+
+
+def _bits(experiment: build.Experiment, found: bound.Bound) -> Float[Array, "batch"]:
+    """Per dimension, of a bound on the density of dequantised clips or on the probability of 8-bit ones."""
+    size = math.prod((experiment.config.data.num_frames, *experiment.frame_shape))
+    if experiment.config.objective.dequantise:
+        return bound.bits_per_dim_of_density(-found.total, size)
+    return bound.bits_per_dim(found.total, size)
 
 
 def make_flow(experiment: build.Experiment, params: Params) -> OfBatch:
@@ -193,17 +231,14 @@ def _denoiser(experiment: build.Experiment, params: Params, batch: Mapping[str, 
 def _protocol(experiment: build.Experiment, name: str) -> dict[str, Any]:
     """What was asked for; how far the objective reaches is its own."""
     config, options = experiment.config, experiment.config.scores
-    of_route = {
-        "bound": {"log_snr_min": options.log_snr_min, "num_levels": options.num_levels},
-        "flow": {"rtol": options.flow.rtol, "probes": options.flow.probes},
-    }[name]
+    of_flow = {"rtol": options.flow.rtol, "probes": options.flow.probes} if name == "flow" else {}
     return {
         "metric": name,
         "num_likelihood": options.num_likelihood,
         "split": "validation",
         "data": "dequantised" if name == "flow" or config.objective.dequantise else "8-bit",
-        "log_snr_max": options.log_snr_max,
-        **of_route,
+        **{key: options[key] for key in _DEPENDS_ON[name]},
+        **of_flow,
         "parameters": "average",
         "seed": experiment.seed_of("evaluation"),
     }
@@ -219,7 +254,7 @@ def ask_again(config: Config, protocol: Mapping[str, Any]) -> None:
     try:
         name = protocol["metric"]
         build.lookup(TITLES, name, "scores.likelihoods")
-        for key in ("num_likelihood", "log_snr_max", *({"bound": ("log_snr_min", "num_levels"), "flow": ()}[name])):
+        for key in ("num_likelihood", *_DEPENDS_ON[name]):
             options[key] = protocol[key]
         if name == "flow":
             options.flow.update({key: protocol[key] for key in ("rtol", "probes")})

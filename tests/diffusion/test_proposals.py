@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from vdm.diffusion.proposals import Independent, LossAware, Stratified
+from vdm.diffusion import schedules
+from vdm.diffusion.proposals import Independent, LossAware, Stratified, as_measure
+from vdm.diffusion.times import Grid, LogNormalSigma, LogSnrUniform, Uniform
 
 ROWS = jnp.arange(8)
 AWARE = LossAware(num_buckets=16, decay=0.5, uniform_share=0.1)
@@ -102,3 +105,43 @@ def test_what_a_bucket_remembers():
 def test_impossible_proposals_are_refused(options):
     with pytest.raises(ValueError, match="loss_aware needs num_buckets >= 2"):
         LossAware(*options)
+
+
+COSINE = schedules.cosine(-20.0, 20.0)
+UNIFORM = LogSnrUniform(-8.0, 8.0)
+
+
+@pytest.mark.feature("O17", "O15")
+def test_levels_come_as_often_as_another_measure_has_them():
+    """A tenth evenly over log-SNR, the rest as EDM's log-normal sigma within the own range; Kolmogorov-Smirnov."""
+    proposal = as_measure(COSINE, UNIFORM, LogNormalSigma(-1.2, 1.2), own_share=0.1)
+    u, importance = (np.asarray(numbers, np.float64) for numbers in batches(proposal, ()))
+    means = (importance * np.exp(u)).mean(axis=1)
+    assert abs(means.mean() - (np.e - 1)) < 4 * means.std() / np.sqrt(len(means)) < 0.1
+    u = u.ravel()
+    log_snr = np.sort(-8.0 + 16.0 * u)  # the own measure falls in t, so it rises in log-SNR
+    low, high = norm.cdf([-8.0, 8.0], 2.4, 2.4)
+    expected = 0.1 * (log_snr + 8.0) / 16.0 + 0.9 * (norm.cdf(log_snr, 2.4, 2.4) - low) / (high - low)
+    assert np.abs(expected - (np.arange(u.size) + 0.5) / u.size).max() < 5e-3
+    assert importance.max() <= 10.0 + 1e-3, "a draw in ten is of the own measure"
+
+
+@pytest.mark.feature("O17")
+def test_a_measure_that_proposes_itself_draws_evenly():
+    proposal = as_measure(COSINE, UNIFORM, UNIFORM, own_share=0.1)
+    np.testing.assert_allclose(proposal.mass, np.diff(proposal.ends), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "own", "other", "share", "match"),
+    [
+        (COSINE, UNIFORM, UNIFORM, 0.0, "own_share in"),
+        (COSINE, Grid(100), UNIFORM, 0.1, "two continuous measures"),
+        (COSINE, UNIFORM, Grid(100), 0.1, "two continuous measures"),
+        (schedules.learned(64, -10.0, 10.0), Uniform(0.0), UNIFORM, 0.1, "not learned"),
+        (COSINE, LogSnrUniform(-8.0, -7.0), LogSnrUniform(7.0, 8.0), 0.1, "visits no level"),
+    ],
+)
+def test_measures_that_cannot_propose_are_refused(schedule, own, other, share, match):
+    with pytest.raises(ValueError, match=match):
+        as_measure(schedule, own, other, share)

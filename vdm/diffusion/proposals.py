@@ -11,7 +11,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
+
+from vdm.diffusion.schedules import Learned, Schedule
+from vdm.diffusion.times import LAST, Grid, Times
+
+_NUM_BUCKETS = 1024  # equally probable ones of another measure, within which levels come as the own measure has them
+_BISECTIONS = 48
 
 Memory = PyTree[Any]
 PerExample = Float[Array, "batch"]
@@ -95,13 +102,8 @@ class LossAware:
         return jnp.zeros((2, self.num_buckets))
 
     def draw(self, memory: Memory, uniform: PerExample, row: Int[Array, "batch"]) -> tuple[PerExample, PerExample]:
-        density = self.density(memory)
-        even = _stratify(jnp.sum(jnp.where(row == 0, uniform, 0.0)), row)
-        ends = jnp.concatenate([jnp.zeros(1), jnp.cumsum(density) / self.num_buckets])
-        bucket = jnp.clip(jnp.searchsorted(ends, even, side="right") - 1, 0, self.num_buckets - 1)
-        within = (even - ends[bucket]) / (ends[bucket + 1] - ends[bucket])
-        u = (bucket + jnp.clip(within, 0.0, 1.0 - 2.0**-12)) / self.num_buckets
-        return u, 1.0 / density[bucket]
+        ends = jnp.arange(self.num_buckets + 1) / self.num_buckets
+        return _draw_from_buckets(ends, self.density(memory) / self.num_buckets, uniform, row)
 
     def observe(self, memory: Memory, u: PerExample, loss: PerExample) -> Memory:
         in_bucket = jax.nn.one_hot((u * self.num_buckets).astype(jnp.int32), self.num_buckets)
@@ -117,6 +119,76 @@ class LossAware:
         known = jnp.all(memory[1] > 0) & jnp.isfinite(mean) & (mean > 0)
         aware = jnp.where(known, size / jnp.where(known, mean, 1.0), 1.0)
         return self.uniform_share + (1.0 - self.uniform_share) * aware
+
+
+@dataclasses.dataclass(frozen=True)
+class Uneven(_Forgetful):
+    """u from buckets, each with its mass, and spread evenly within a batch.
+
+    Attributes:
+      ends: of the buckets, rising from 0 to 1.
+      mass: of each bucket, positive, with a sum of 1.
+    """
+
+    ends: tuple[float, ...]
+    mass: tuple[float, ...]
+
+    def draw(self, memory: Memory, uniform: PerExample, row: Int[Array, "batch"]) -> tuple[PerExample, PerExample]:
+        return _draw_from_buckets(jnp.asarray(self.ends), jnp.asarray(self.mass), uniform, row)
+
+
+def as_measure(schedule: Schedule, own: Times, other: Times, own_share: float) -> Uneven:
+    """Levels as often as another measure visits them, of those that the objective's own measure has.
+
+    Args:
+      own_share: probability that a draw is from the own measure, which bounds the importance by its inverse.
+
+    Raises:
+      ValueError: own_share is not in (0, 1]; a measure is a grid's, or the schedule is learned, so that its levels
+        move; or the other measure visits no level of the own one.
+    """
+    if not 0.0 < own_share <= 1.0:
+        raise ValueError(f"proposal.measure needs own_share in (0, 1], got {own_share:g}")
+    if isinstance(own, Grid) or isinstance(other, Grid) or isinstance(schedule, Learned):
+        raise ValueError(
+            "proposal.measure needs two continuous measures on a schedule that is not learned; take proposal"
+            " stratified, or another objective.times"
+        )
+    with jax.ensure_compile_time_eval():
+        times = other.time(schedule, jnp.minimum(jnp.arange(_NUM_BUCKETS + 1) / _NUM_BUCKETS, LAST))
+        at = np.asarray(_number_of(schedule, own, times), np.float64)
+    share = np.diff(at, prepend=0.0, append=1.0)  # by the own measure; its levels beyond the other one's come last
+    visits = np.pad(np.where(share[1:-1] > 0, 1.0 / _NUM_BUCKETS, 0.0), 1)
+    if not visits.any():
+        raise ValueError(f"{other} visits no level of {own}, so it cannot propose any")
+    kept = share > 0
+    mass = (own_share * share + (1.0 - own_share) * visits / visits.sum())[kept]
+    return Uneven((0.0, *np.cumsum(share[kept])[:-1].tolist(), 1.0), tuple(mass.tolist()))
+
+
+def _number_of(schedule: Schedule, own: Times, times: Float[Array, "levels"]) -> Float[Array, "levels"]:
+    """The u in [0, 1] to which a measure gives these times, or the end that is next to them; by bisection."""
+
+    def halve(i: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        is_earlier = own.time(schedule, jnp.minimum(middle, LAST)) > times  # times fall as u rises
+        return jnp.where(is_earlier, middle, low), jnp.where(is_earlier, high, middle)
+
+    low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(times), jnp.ones_like(times)))
+    return low
+
+
+def _draw_from_buckets(
+    ends: Float[Array, "ends"], mass: Float[Array, "buckets"], uniform: PerExample, row: Int[Array, "batch"]
+) -> tuple[PerExample, PerExample]:
+    """(u, importance) of rows that are spread evenly over buckets of u with their masses."""
+    even = _stratify(jnp.sum(jnp.where(row == 0, uniform, 0.0)), row)
+    edges = jnp.concatenate([jnp.zeros(1), jnp.cumsum(mass)])
+    bucket = jnp.clip(jnp.searchsorted(edges, even, side="right") - 1, 0, mass.size - 1)
+    within = jnp.clip((even - edges[bucket]) / (edges[bucket + 1] - edges[bucket]), 0.0, 1.0 - 2.0**-12)
+    width = ends[bucket + 1] - ends[bucket]
+    return ends[bucket] + within * width, width / mass[bucket]
 
 
 def _stratify(offset: Float[Array, ""], row: Int[Array, "batch"]) -> PerExample:

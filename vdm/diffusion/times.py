@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from vdm.diffusion import schedules
 from vdm.diffusion.schedules import Schedule
 
-_LAST = 1.0 - 2.0**-24  # the largest u below 1 in float32
+LAST = 1.0 - 2.0**-24  # the largest u below 1 in float32
 
 
 @runtime_checkable
@@ -98,7 +98,7 @@ class LogitNormal:
 
     def time(self, schedule: Schedule, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         # both numbers count from the noisy end, where u = 0 is t = 1, which has no density
-        normal = -ndtri(jnp.maximum(u, 1.0 - _LAST) * self._mass(u))
+        normal = -ndtri(jnp.maximum(u, 1.0 - LAST) * self._mass(u))
         return jnp.clip(jax.nn.sigmoid(self.mean + self.std * normal), self.min, 1.0)
 
     def density(self, schedule: Schedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -189,7 +189,7 @@ def _within(
 
 def _ends(times: Times, schedule: Schedule) -> tuple[float, float]:
     with jax.ensure_compile_time_eval():
-        last, first = (float(times.time(schedule, jnp.asarray(u, jnp.float32))) for u in (0.0, _LAST))
+        last, first = (float(times.time(schedule, jnp.asarray(u, jnp.float32))) for u in (0.0, LAST))
     if not first < last:
         raise ValueError(f"{times} leaves no level of {type(schedule).__name__}: its log-SNRs lie outside")
     return first, last

@@ -1,0 +1,102 @@
+"""Runs the studies of objectives, and writes the tables and the figure from their records.
+
+python -m experiments.objectives                   what is missing of every study: a seed of all its arms at a time
+python -m experiments.objectives --only presets    of one study
+python -m experiments.objectives --draw            tables and figure from the records as they are
+python -m experiments.objectives --check           fails where a page is not that of its records; computes nothing
+
+Hours on two cores. Stop it whenever you like (Ctrl-C, or SIGTERM): the same command goes on, and what is recorded
+after each seed is a whole comparison of fewer seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from data.sources.part import Part
+from data.sources.simulated import Simulated
+from experiments.objectives import entropy, figures, gradients, grid, records, tables
+from vdm import arms, build, compare, sample
+from vdm.runtime import processes
+from vdm.types import Config
+
+WORKDIR = Path("runs/objectives")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--only", choices=list(grid.STUDIES), help="compute one study")
+    what.add_argument("--draw", action="store_true", help="compute nothing; write pages and figure from the records")
+    what.add_argument("--check", action="store_true", help="compute and write nothing; compare the pages")
+    given = parser.parse_args()
+    if given.check:
+        stale = [str(path) for path, text in tables.pages(records.records()).items() if text != path.read_text()]
+        if stale:
+            sys.exit(f"not those of the records: {', '.join(stale)}; run python -m experiments.objectives --draw")
+        return
+    if not given.draw:
+        for study in (given.only,) if given.only else grid.STUDIES:
+            if not compute(study):
+                sys.exit(processes.STOPPED)
+    draw()
+
+
+def draw() -> None:
+    found = records.records()
+    if "presets" in found:
+        figures.draw(found["presets"])
+    for path, text in tables.pages(found).items():
+        path.write_text(text)
+
+
+def compute(study: str) -> bool:
+    """Runs what is missing, and records it after each seed; False after a SIGTERM."""
+    config, folder = grid.get_config(study), epath.Path(WORKDIR) / study
+    seeds = config.compare.seeds
+    for count in range(1, len(seeds) + 1):
+        config.compare.seeds = seeds[:count]
+        made = compare.compare(config, folder)
+        if made is None:
+            return False
+        chosen = {one.arm: one for one in made.selections}
+        by_name = {name: chosen[config.compare.arm[name].title] for name in config.compare.arms}
+        cells = list(arms.cells(config, folder, by_name))
+        records.write(study, made, MEASURED_BESIDES.get(study, lambda config, cells: {})(config, cells))
+        draw()
+    return True
+
+
+def floor(config: Config, cells: list[arms.Cell]) -> Mapping[str, Any]:
+    """Bits/dim that the clips of the likelihoods cost by the world itself."""
+    held_out = build.experiment(config).splits.validation
+    assert isinstance(held_out, Part) and held_out.first == 0 and isinstance(held_out.source, Simulated)
+    bits = entropy.bits_per_dim(held_out.source, config.scores.num_likelihood)
+    return {"floor": float(np.mean(bits))}
+
+
+def gradient_variances(config: Config, cells: list[arms.Cell]) -> Mapping[str, Any]:
+    """Seed -> arm's title -> variance of the gradient, at the network that even levels have trained."""
+    found: dict[str, dict[str, float]] = {}
+    for seed in config.compare.seeds:
+        of_seed = {cell.arm: cell for cell in cells if cell.seed == seed}
+        even = of_seed[grid.EVEN]
+        _, params, _ = sample.restore(even.config, even.folder)
+        found[str(seed)] = {
+            config.compare.arm[name].title: gradients.variance(cell, params) for name, cell in of_seed.items()
+        }
+    return {"gradient_variance": found}
+
+
+MEASURED_BESIDES = {"floor": floor, "density": gradient_variances}
+
+
+if __name__ == "__main__":
+    main()

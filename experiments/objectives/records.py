@@ -1,0 +1,103 @@
+"""What is kept of a study's report: every run's numbers, without its learning curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.objectives import grid
+from vdm import build
+from vdm.diffusion import objectives, schedules
+from vdm.records import identity, schema
+from vdm.records.comparison import Arm, Report
+from vdm.records.record import PER_LOG_SNR, Curve
+from vdm.runtime import mesh as meshes
+from vdm.types import Config
+
+HERE = Path(__file__).parent
+ERROR = "validation/noise_error "  # of the curves over steps, one for each level
+NUM_WEIGHTS = 69  # log-SNRs of an effective weight, over grid.RANGE
+
+
+def file_of(study: str) -> Path:
+    return HERE / "records" / f"{study}.json"
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """Those that there are, by study."""
+    return {study: json.loads(file_of(study).read_text()) for study in grid.STUDIES if file_of(study).exists()}
+
+
+def write(study: str, report: Report, more: Mapping[str, Any]) -> None:
+    """Writes the record; `more` is what the study measured besides."""
+    made = reduced(report) | {"study": study, "seeds_asked_for": list(grid.get_config(study).compare.seeds), **more}
+    file_of(study).parent.mkdir(exist_ok=True)
+    file_of(study).write_text(schema.dumps(made, study))
+
+
+def reduced(report: Report) -> dict[str, Any]:
+    """Runs with scores and curve over log-SNR, effective weights, verdicts; protocols by their number."""
+    metrics = [metric for arm in report.arms for metric in arm.record.metrics]
+    protocols = list(dict.fromkeys(identity.canonical_json(metric.protocol) for metric in metrics))
+    return {
+        "question": report.question,
+        "environment": report.arms[-1].record.starts[-1].environment,
+        "protocols": [json.loads(protocol) for protocol in protocols],
+        "runs": [_run(arm, protocols) for arm in report.arms],
+        "weights": weights(report),
+        "selections": [
+            {"arm": one.arm, "rate": one.chosen.rate, "average": one.average, "is_interior": one.is_interior}
+            | {"tried": [dataclasses.asdict(each) for each in one.tried]}
+            for one in report.selections
+        ],
+        "over_seeds": [dataclasses.asdict(one) | {"verdict": one.verdict} for one in report.over_seeds],
+    }
+
+
+def _run(arm: Arm, protocols: list[str]) -> dict[str, Any]:
+    done = arm.record
+    scores = [
+        {"name": metric.name, "value": metric.value, "low": metric.low, "high": metric.high, "unit": metric.unit}
+        | {"protocol": protocols.index(identity.canonical_json(metric.protocol))}
+        for metric in done.metrics
+        if not metric.name.startswith("fail: ")
+    ]
+    return {
+        "arm": arm.group or arm.title,
+        "seed": done.seeds["config"],
+        "identity_hash": done.identity_hash,
+        "num_steps": done.num_steps,
+        "flops": arm.flops,
+        "timings": done.timings,
+        "metrics": scores,
+        "bits_per_log_snr": done.level_losses[PER_LOG_SNR],
+        "noise_error": _mean_error(done.curves),
+    }
+
+
+def _mean_error(curves: Mapping[str, Curve]) -> list[tuple[int, float]]:
+    """(step, mean over the fixed levels) on held-out clips."""
+    found = [curve for name, curve in curves.items() if name.startswith(ERROR)]
+    return [(points[0][0], float(np.mean([error for _, error in points]))) for points in zip(*found, strict=True)]
+
+
+def weights(report: Report) -> dict[str, list[tuple[float, float]]]:
+    """Arm -> (log_snr, effective weight), with an integral of one over what it reaches of grid.RANGE."""
+    first = {arm.group or arm.title: arm.record.config for arm in reversed(report.arms)}
+    return {title: _weight(identity.rebuild(grid.get_config(), config)) for title, config in first.items()}
+
+
+def _weight(config: Config) -> list[tuple[float, float]]:
+    made = build.model(config, meshes.make_mesh(), num_channels=3, num_classes=None)
+    ends = schedules.log_snr(made.objective.schedule, jnp.array(made.objective.times.ends(made.objective.schedule)))
+    high, low = np.asarray(ends, np.float64)
+    log_snrs = np.linspace(*grid.RANGE, NUM_WEIGHTS)
+    log_snrs = log_snrs[(log_snrs >= low) & (log_snrs <= high)]
+    weight = np.asarray(objectives.effective_weight(made.objective, jnp.asarray(log_snrs, jnp.float32)), np.float64)
+    return list(zip(log_snrs.tolist(), (weight / np.trapezoid(weight, log_snrs)).tolist(), strict=True))

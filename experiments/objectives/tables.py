@@ -1,0 +1,194 @@
+"""The tables of the two READMEs, made from the records alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.objectives import grid
+from vdm.records import comparison, statistics
+from vdm.records.comparison import OverSeeds
+from vdm.records.readme import replace_block
+from vdm.records.statistics import Interval
+
+HERE = Path(__file__).parent
+PAGE, FRONT_PAGE = HERE / "README.md", HERE.parents[1] / "README.md"
+VALID, BITS = "valid clips, common_64", "bits/dim (bound)"
+SHOWN = {"%": "{:.1f} %".format, "": "{:.3f}".format}
+ROUTES = {"bits/dim (chain)": "discrete bound", "bits/dim (bound)": "continuous bound", "bits/dim (flow)": "flow"}
+MISSING = "Not computed yet."
+
+Record = Mapping[str, Any]
+
+
+def pages(records: Mapping[str, Record]) -> dict[Path, str]:
+    """What the READMEs should be: the text of each with its tables between their markers."""
+    makers = {"factorial": factorial, "density": density, "presets": presets, "floor": floor}
+    made = {study: makers[study](records[study]) if study in records else MISSING for study in grid.STUDIES}
+    page = PAGE.read_text()
+    for study, text in made.items():
+        page = replace_block(page, study, text)
+    front = replace_block(FRONT_PAGE.read_text(), "objectives", made["presets"])
+    return {PAGE: page, FRONT_PAGE: replace_block(front, "floor", made["floor"])}
+
+
+def presets(record: Record) -> str:
+    """An arm a row: what was chosen, scores by its own sampler and by the common ones, bits/dim, and what the primary
+    outcomes do not tell it from.
+    """
+    common = [f"valid clips, common_{count}" for count in grid.EVALUATIONS]
+    heads = ["objective", "rate", "valid, own sampler", *(f"at {count}" for count in grid.EVALUATIONS)]
+    heads += ["bits/dim, bound", "flow", "not separated: valid at 64", "bits/dim"]
+    rows = []
+    for arm in arms(record):
+        scores = [shown(record, arm, name) for name in ("valid clips", *common, BITS, "bits/dim (flow)")]
+        rows.append([arm, rate(record, arm), *scores, *(not_separated(record, arm, name) for name in (VALID, BITS))])
+    return "\n".join([table(heads, rows), "", *notes(record)])
+
+
+def factorial(record: Record) -> str:
+    """Two tables of target by weight, and the main effects."""
+    weights = [title for title, _ in grid.WEIGHTS.values()]
+    parts = []
+    for outcome, title in ((VALID, "Valid clips by the common sampler"), (BITS, "Bits/dim by the bound")):
+        rows = [[target, *(shown(record, f"{target}, {one}", outcome) for one in weights)] for target in grid.TARGETS]
+        parts += [f"{title}:", "", table(["target \\ weight", *weights], rows), ""]
+    if len(seeds(record)) > 1:
+        rows = [verdict(entry) for entry in main_effects(record)]
+        parts += ["Main effects:", "", table(["outcome", "first", "second", "difference", "p (Holm)", ""], rows), ""]
+    return "\n".join([*parts, *notes(record)])
+
+
+def density(record: Record) -> str:
+    """A way of drawing a row: the gradient's variance against even levels, and what came of it."""
+    heads = ["levels", "variance of the gradient, against even", "noise error after 500 steps", "at the end"]
+    heads += ["bits/dim, bound", "valid at 64"]
+    even, _ = grid.DENSITIES[grid.EVEN]
+    rows = []
+    for arm in arms(record):
+        variances = record["gradient_variance"].values()
+        ratio = interval([one[arm] / one[even] for one in variances])
+        errors = [[run["noise_error"][place][1] for run in runs(record, arm)] for place in (0, -1)]
+        rows.append([arm, spell(ratio, "{:.2f}".format), *(spell(interval(one), "{:.4f}".format) for one in errors)])
+        rows[-1] += [shown(record, arm, BITS), shown(record, arm, VALID)]
+    return "\n".join([table(heads, rows), "", *notes(record)])
+
+
+def floor(record: Record) -> str:
+    """A route a row: bits/dim and how far they are above what the world itself needs for the same clips."""
+    rows = []
+    for arm, (name, route) in itertools.product(arms(record), ROUTES.items()):
+        values = of_seeds(record, arm, name)
+        beyond = interval([value - record["floor"] for value in values])
+        within = np.mean([(high - low) / 2 for _, low, high in limits(record, arm, name)])
+        rows.append([arm, route, shown(record, arm, name), f"± {within:.3f}", spell(beyond, "{:+.3f}".format)])
+    rows.append(["the world itself", "known", f"{record['floor']:.3f}", "", ""])
+    heads = ["objective", "route", "bits/dim", "over clips", "above the floor"]
+    return "\n".join([table(heads, rows), "", *notes(record)])
+
+
+def main_effects(record: Record) -> tuple[OverSeeds, ...]:
+    """Of target and weight, each averaged over the other, paired by seed and corrected for all of them."""
+    weights = [title for title, _ in grid.WEIGHTS.values()]
+
+    def means(outcome: str, titles: Sequence[str]) -> np.ndarray:
+        return np.mean([of_seeds(record, title, outcome) for title in titles], axis=0)
+
+    entries = []
+    for outcome, unit in ((VALID, "%"), (BITS, "")):
+        of_target = {one: means(outcome, [f"{one}, {weight}" for weight in weights]) for one in grid.TARGETS}
+        of_weight = {f"w = {one}": means(outcome, [f"{target}, {one}" for target in grid.TARGETS]) for one in weights}
+        for levels in (of_target, of_weight):
+            for one, two in itertools.combinations(levels, 2):
+                entries.append(OverSeeds(outcome, one, two, tuple((levels[one] - levels[two]).tolist()), unit))
+    return comparison.corrected(entries)
+
+
+def verdict(entry: OverSeeds) -> list[str]:
+    difference = spell(entry.difference, signed(entry.unit))
+    return [entry.metric, entry.first, entry.second, difference, f"{entry.p_value:.2g}", entry.verdict]
+
+
+def signed(unit: str) -> Callable[[float], str]:
+    return (lambda value: f"{100 * value:+.1f} %") if unit == "%" else "{:+.4f}".format
+
+
+def not_separated(record: Record, arm: str, outcome: str) -> str:
+    """The arms that an outcome does not tell from this one."""
+    pairs = [one for one in record["over_seeds"] if one["metric"] == outcome and arm in (one["first"], one["second"])]
+    alike = [one["first"] if one["second"] == arm else one["second"] for one in pairs if one["verdict"] != "separated"]
+    if not pairs:
+        return "one seed"
+    return "all" if len(alike) == len(pairs) else ", ".join(alike) or "none"
+
+
+def rate(record: Record, arm: str) -> str:
+    """The learning rate that was chosen, and with which average."""
+    (chosen,) = (one for one in record["selections"] if one["arm"] == arm)
+    at_the_end = "" if chosen["is_interior"] else ", the last one tried"
+    return f"{chosen['rate']:.2g}, {chosen['average']}{at_the_end}"
+
+
+def shown(record: Record, arm: str, name: str) -> str:
+    """The mean over seeds with Student's interval."""
+    unit = next(metric["unit"] for metric in runs(record, arm)[0]["metrics"] if metric["name"] == name)
+    show = (lambda value: f"{100 * value:.1f}") if unit == "%" else "{:.3f}".format
+    return spell(interval(of_seeds(record, arm, name)), show)
+
+
+def spell(over: Interval | float, show: Callable[[float], str]) -> str:
+    if isinstance(over, float):
+        return show(over)
+    return f"{show(over.estimate)} ({show(over.low)} to {show(over.high)})"
+
+
+def interval(values: Sequence[float]) -> Interval | float:
+    """A single seed has none."""
+    return statistics.mean_of_few(np.array(values)) if len(values) > 1 else float(values[0])
+
+
+def limits(record: Record, arm: str, name: str) -> Iterator[tuple[float, float, float]]:
+    """(value, low, high) of every seed, in their order."""
+    for run in runs(record, arm):
+        (metric,) = (metric for metric in run["metrics"] if metric["name"] == name)
+        yield metric["value"], metric["low"], metric["high"]
+
+
+def of_seeds(record: Record, arm: str, name: str) -> list[float]:
+    return [value for value, _, _ in limits(record, arm, name)]
+
+
+def runs(record: Record, arm: str) -> list[Mapping[str, Any]]:
+    return sorted((run for run in record["runs"] if run["arm"] == arm), key=lambda run: run["seed"])
+
+
+def arms(record: Record) -> list[str]:
+    return list(dict.fromkeys(run["arm"] for run in record["runs"]))
+
+
+def seeds(record: Record) -> list[int]:
+    return sorted({run["seed"] for run in record["runs"]})
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *rows))
+
+
+def notes(record: Record) -> Iterator[str]:
+    """How much of the study this is, and what it took."""
+    done, asked = seeds(record), record["seeds_asked_for"]
+    environment = record["environment"]
+    minutes = np.array([sum(run["timings"].values()) for run in record["runs"]]) / 60
+    steps, flops = record["runs"][0]["num_steps"], record["runs"][0]["flops"]
+    yield (
+        f"- {len(done)} of {len(asked)} seeds; {steps} steps and {flops:.2g} FLOPs a run, {minutes.mean():.1f} minutes "
+        f"of a core with its evaluation ({minutes.max():.1f} at most). Intervals are Student's over seeds (95 %)."
+    )
+    yield (
+        f"- {environment['num_cpus']} CPU cores, jax {environment['versions']['jax']}, commit "
+        f"{(environment['code']['commit'] or 'unknown')[:12]}."
+    )
