@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
 
 from configs import demo
 from vdm import build, steps, train
 from vdm.records.environment import read_environment
 from vdm.records.readme import replace_block
 from vdm.runtime import processes
-from vdm.types import Config
+from vdm.types import Config, Prediction
 
 HERE = Path(__file__).parent
 RECORD, PAGE = HERE / "records" / "loop.json", HERE / "README.md"
@@ -34,6 +37,7 @@ BATCH_SIZE = 64  # clips, for a step of more than 100 ms
 FEW, MANY = 20, 120  # steps; what starting and ending cost is in both, and cancels
 SAVES = 4  # in the steps between
 REPEATS = 3
+RESTING = 0.1  # seconds of a step that takes no core
 
 
 def main() -> None:
@@ -54,8 +58,11 @@ def main() -> None:
 
 
 def measured() -> dict[str, Any]:
-    """Seconds a step: of the bare step, of the loop, of the loop with saves; in turn, every repeat."""
-    seconds: dict[str, list[float]] = {"bare": [], "loop": [], "saving": []}
+    """Seconds a step: of the bare step, of the loop, of the loop with saves, and of the first two where the network
+    rests; in turn, every repeat.
+    """
+    seconds: dict[str, list[float]] = {"bare": [], "loop": [], "saving": [], "resting bare": [], "resting loop": []}
+    build.NETWORKS["resting"] = lambda *_: (Resting(), ((".*", PartitionSpec()),))
     with tempfile.TemporaryDirectory(prefix="vdm_loop_") as name:
         jax.config.update("jax_compilation_cache_dir", f"{name}/compiled")  # a start compiles once, the others read it
         for repeat in range(-1, REPEATS):  # the first one fills the cache
@@ -63,6 +70,8 @@ def measured() -> dict[str, Any]:
                 "bare": bare(MANY - FEW),
                 "loop": looped(Path(name, f"loop_{repeat}"), 0),
                 "saving": looped(Path(name, f"saving_{repeat}"), (MANY - FEW) // SAVES),
+                "resting bare": bare(MANY - FEW, network="resting"),
+                "resting loop": looped(Path(name, f"resting_{repeat}"), 0, network="resting"),
             }
             for arm, value in taken.items() if repeat >= 0 else ():
                 seconds[arm].append(value)
@@ -76,9 +85,28 @@ def measured() -> dict[str, Any]:
     }
 
 
-def bare(num_steps: int) -> float:
+@dataclasses.dataclass(frozen=True)
+class Resting:
+    """A network that takes its time and no core, as an accelerator does; it has one parameter."""
+
+    def init(self, key):
+        return {"scale": jnp.ones(())}
+
+    def apply(self, params, xt, log_snr, frame_index, condition, *, keys=None):
+        rested = jax.pure_callback(
+            _rest, jax.ShapeDtypeStruct((), jnp.float32), jax.lax.stop_gradient(xt[0, 0, 0, 0, 0])
+        )
+        return Prediction(params["scale"] * xt + rested)
+
+
+def _rest(after: Any) -> np.ndarray:
+    time.sleep(RESTING)
+    return np.zeros((), np.float32)
+
+
+def bare(num_steps: int, network: str = "unet3d") -> float:
     """Seconds of the compiled step alone, on one batch again and again."""
-    experiment = build.experiment(config_of(num_steps, 0))
+    experiment = build.experiment(config_of(num_steps, 0, network))
     with jax.set_mesh(experiment.mesh), tempfile.TemporaryDirectory() as nowhere:
         state, _ = train.start(experiment, train.epath.Path(nowhere))
         batches = steps.device_batches(experiment, 0)
@@ -93,11 +121,11 @@ def bare(num_steps: int) -> float:
         return (time.monotonic() - since) / num_steps
 
 
-def looped(folder: Path, checkpoint_every_steps: int) -> float:
+def looped(folder: Path, checkpoint_every_steps: int, network: str = "unet3d") -> float:
     """Seconds of a step of `train`, logs and all; 0: no save before the last step."""
     totals = []
     for num_steps in (FEW, MANY):
-        config = config_of(num_steps, checkpoint_every_steps)
+        config = config_of(num_steps, checkpoint_every_steps, network)
         since = time.monotonic()
         with contextlib.redirect_stdout(io.StringIO()):
             done = train.train(config, folder / str(num_steps))
@@ -107,9 +135,10 @@ def looped(folder: Path, checkpoint_every_steps: int) -> float:
     return (totals[1] - totals[0]) / (MANY - FEW)
 
 
-def config_of(num_steps: int, checkpoint_every_steps: int) -> Config:
+def config_of(num_steps: int, checkpoint_every_steps: int, network: str) -> Config:
     """The demo's experiment in larger batches; validation and samples are computations, and left out."""
     config = demo.get_config()
+    config.network.name = network
     config.data.batch_size = config.evaluation.batch_size = BATCH_SIZE
     config.run.update(num_steps=num_steps, log_every_steps=50, validate_every_steps=0, sample_every_steps=0)
     config.run.checkpoint_every_steps = checkpoint_every_steps
@@ -119,7 +148,10 @@ def config_of(num_steps: int, checkpoint_every_steps: int) -> Config:
 def table(record: dict[str, Any]) -> str:
     """Medians, and what they say."""
     seconds, num_saves, steps = record["seconds_a_step"], record["saves"], record["steps"]
-    overheads = [loop / bare - 1 for loop, bare in zip(seconds["loop"], seconds["bare"], strict=True)]
+    overheads, rested = (
+        [loop / bare - 1 for loop, bare in zip(seconds[f"{which}loop"], seconds[f"{which}bare"], strict=True)]
+        for which in ("", "resting ")
+    )
     stalls = [
         (saving - loop) * steps / num_saves for saving, loop in zip(seconds["saving"], seconds["loop"], strict=True)
     ]
@@ -129,6 +161,8 @@ def table(record: dict[str, Any]) -> str:
         _row("the compiled step", seconds["bare"], 1e3, "ms", ".1f"),
         _row("a step of the loop", seconds["loop"], 1e3, "ms", ".1f"),
         _row("overhead of the loop", overheads, 100, "%", ".1f"),
+        _row("a step that takes no core", seconds["resting bare"], 1e3, "ms", ".2f"),
+        _row("overhead of the loop", rested, 100, "%", ".2f"),
         _row("a save holds the loop up for", stalls, 1e3, "ms", ".0f"),
         _row("that is, at a save a minute", stalls, 100 / 60, "%", ".2f"),
     ]
