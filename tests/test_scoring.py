@@ -188,7 +188,15 @@ class TestPresets:
     def protocol(self, **changes):
         fields = protocol.PRESETS[self.NAME].fields
         known = {name: value for name, value in fields.items() if value != protocol.FREE}
-        rest = {"height": 256, "width": 256, "split": "train", "extractor_sha256": "0", "seed": 0, "resize": "centres"}
+        rest = {
+            "data": "folder",
+            "height": 256,
+            "width": 256,
+            "split": "train",
+            "extractor_sha256": "0",
+            "seed": 0,
+            "resize": "centres",
+        }
         return protocol.Protocol(**known | rest | changes)
 
     def test_blocked_where_its_source_is_silent(self):
@@ -196,7 +204,7 @@ class TestPresets:
             protocol.require_preset(self.NAME, self.protocol())
         protocol.require_preset(self.NAME, self.protocol(), assumed=("resize",))
 
-    @pytest.mark.parametrize("changes", [{"num_samples": 256}, {"estimator": "N-1"}, {"clip_rule": "centre"}])
+    @pytest.mark.parametrize("changes", [{"num_samples": 256}, {"estimator": "N-1"}, {"range": "float"}])
     def test_names_what_differs(self, changes):
         ((field, value),) = changes.items()
         with pytest.raises(ValueError, match=f"this is not the protocol .*: {field} is {value!r}, not "):

@@ -24,6 +24,7 @@ import numpy as np
 from etils import epath
 
 from vdm import build, likelihoods, sample, scoring, validation
+from vdm.metrics.protocol import PRESETS
 from vdm.records import identity, record, statistics
 from vdm.records.record import OWN, Metric, Record
 from vdm.runtime import distributed, watchdog
@@ -45,6 +46,9 @@ def main(config: Config, workdir: str, *, checkpoint_step: int, i3d_weights: str
     for metric in done.metrics:
         interval = "" if metric.low is None else f"  (95 %: {metric.low:.4g} to {metric.high:.4g})"
         print(f"{metric.name}: {metric.value:.4g}{interval}{_worth(metric)}")
+    remark = config.scores.preset and PRESETS[config.scores.preset].remark
+    if remark:
+        print(f"{config.scores.preset}: {remark}")
     return 0
 
 

@@ -145,6 +145,7 @@ def make_bound(experiment: build.Experiment, params: Params) -> OfBatch:
     config = experiment.config
     count = config.scores.num_levels
     measure = LogSnrUniform(*log_snr_range(experiment))
+    is_density = config.objective.dequantise
 
     def of_batch(params: Params, batch: Mapping[str, Array]) -> Float[Array, "batch"]:
         def level(i: Array) -> Array:
@@ -158,8 +159,9 @@ def make_bound(experiment: build.Experiment, params: Params) -> OfBatch:
             validation.clean_clips(experiment, batch, experiment.key(Purpose.LIKELIHOOD_DEQUANTISATION)),
             (rows[:, None] + jax.vmap(level)(rows)) / count,
             _noise(experiment, batch),
-            decoder=bound.gaussian if config.objective.dequantise else bound.nearest_level,
+            decoder=bound.gaussian if is_density else bound.nearest_level,
             noise_prior=experiment.objective.noise_prior,
+            decode_at="estimate" if is_density else "noisy",
         )
         return _bits(experiment, found)
 

@@ -90,6 +90,7 @@ def protocol_of(config: Config, measure: build.Measure) -> Protocol:
     is_frechet = isinstance(measure.distance, scores.Frechet)
     return Protocol(
         metric=measure.metric,
+        data=config.data.tfds.dataset if config.data.name == "tfds" else config.data.name,
         num_samples=options.num_samples,
         num_real=options.num_real,
         num_frames=config.data.num_frames,
@@ -101,6 +102,7 @@ def protocol_of(config: Config, measure: build.Measure) -> Protocol:
         clip_rule=options.clip_rule,
         height=config.data.height,
         width=config.data.width,
+        range="8-bit",
         resize=options.resize if measure.extractor.size else "",
         split=source[named_split] if named_split in source else options.split,  # noqa: SIM401
         extractor=measure.extractor.name,

@@ -7,7 +7,6 @@ python -m experiments.loop --check   fails where the table is not that of the re
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import io
@@ -25,6 +24,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from configs import demo
+from experiments import command
 from vdm import build, steps, train
 from vdm.records.environment import read_environment
 from vdm.records.readme import replace_block
@@ -34,27 +34,24 @@ from vdm.types import Config, Prediction
 HERE = Path(__file__).parent
 RECORD, PAGE = HERE / "records" / "loop.json", HERE / "README.md"
 BATCH_SIZE = 64  # clips, for a step of more than 100 ms
-FEW, MANY = 20, 120  # steps; what starting and ending cost is in both, and cancels
-SAVES = 4  # in the steps between
+NUM_STEPS = 100
+SAVES = 4  # in these steps
 REPEATS = 3
 RESTING = 0.1  # seconds of a step that takes no core
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--draw", action="store_true", help="time nothing; write the table from the record")
-    what.add_argument("--check", action="store_true", help="time and write nothing; compare the table")
-    given = parser.parse_args()
-    if not (given.draw or given.check):
-        RECORD.parent.mkdir(exist_ok=True)
-        RECORD.write_text(json.dumps(measured(), indent=1) + "\n")
+    command.main("experiments.loop", __doc__, compute=compute, pages=pages)
+
+
+def compute(only: str | None) -> None:
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(json.dumps(measured(), indent=1) + "\n")
+
+
+def pages() -> dict[Path, str]:
     found = table(json.loads(RECORD.read_text())) if RECORD.exists() else "There is no record yet."
-    page = replace_block(PAGE.read_text(), "loop", found)
-    if given.check and page != PAGE.read_text():
-        sys.exit(f"{PAGE}: the table is not that of the record; run python -m experiments.loop --draw")
-    if not given.check:
-        PAGE.write_text(page)
+    return {PAGE: replace_block(PAGE.read_text(), "loop", found)}
 
 
 def measured() -> dict[str, Any]:
@@ -67,10 +64,10 @@ def measured() -> dict[str, Any]:
         jax.config.update("jax_compilation_cache_dir", f"{name}/compiled")  # a start compiles once, the others read it
         for repeat in range(-1, REPEATS):  # the first one fills the cache
             taken = {
-                "bare": bare(MANY - FEW),
+                "bare": bare(NUM_STEPS),
                 "loop": looped(Path(name, f"loop_{repeat}"), 0),
-                "saving": looped(Path(name, f"saving_{repeat}"), (MANY - FEW) // SAVES),
-                "resting bare": bare(MANY - FEW, network="resting"),
+                "saving": looped(Path(name, f"saving_{repeat}"), NUM_STEPS // SAVES),
+                "resting bare": bare(NUM_STEPS, network="resting"),
                 "resting loop": looped(Path(name, f"resting_{repeat}"), 0, network="resting"),
             }
             for arm, value in taken.items() if repeat >= 0 else ():
@@ -79,7 +76,7 @@ def measured() -> dict[str, Any]:
     return {
         "environment": dataclasses.asdict(read_environment()),
         "batch_size": BATCH_SIZE,
-        "steps": MANY - FEW,
+        "steps": NUM_STEPS,
         "saves": SAVES,
         "seconds_a_step": seconds,
     }
@@ -122,17 +119,13 @@ def bare(num_steps: int, network: str = "unet3d") -> float:
 
 
 def looped(folder: Path, checkpoint_every_steps: int, network: str = "unet3d") -> float:
-    """Seconds of a step of `train`, logs and all; 0: no save before the last step."""
-    totals = []
-    for num_steps in (FEW, MANY):
-        config = config_of(num_steps, checkpoint_every_steps, network)
-        since = time.monotonic()
-        with contextlib.redirect_stdout(io.StringIO()):
-            done = train.train(config, folder / str(num_steps))
-        if done.status != "finished":
-            sys.exit(processes.STOPPED)  # SIGTERM, which training notes for itself
-        totals.append(time.monotonic() - since)
-    return (totals[1] - totals[0]) / (MANY - FEW)
+    """Seconds of a step of `train` from the second one on, logs and all; 0: no save before the last step."""
+    config = config_of(NUM_STEPS + 1, checkpoint_every_steps, network)
+    with contextlib.redirect_stdout(io.StringIO()):
+        done = train.train(config, folder)
+    if done.status != "finished":
+        sys.exit(processes.STOPPED)  # SIGTERM, which training notes for itself
+    return done.timings["train"] / NUM_STEPS
 
 
 def config_of(num_steps: int, checkpoint_every_steps: int, network: str) -> Config:

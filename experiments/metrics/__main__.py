@@ -9,10 +9,8 @@ About an hour on two cores, nearly all of it I3D; stop it whenever you like.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from configs import base
+from experiments import command
 from experiments.metrics import answers, grid, tables
 from experiments.metrics.distortions import Clips
 from vdm import build, scoring
@@ -33,22 +32,18 @@ KEPT = Path("runs/metrics")  # features, which take long and are not committed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--draw", action="store_true", help="compute nothing; write the tables from the records")
-    what.add_argument("--check", action="store_true", help="compute and write nothing; compare the tables")
-    given = parser.parse_args()
-    if given.check:
-        if tables.page(grid.records()) != tables.PAGE.read_text():
-            sys.exit(f"not the tables of the records: {tables.PAGE}; run python -m experiments.metrics --draw")
-        return
-    if not given.draw:
-        for name in grid.SOURCES:
-            grid.file_of(name).write_text(json.dumps(compute(name), indent=1) + "\n")
-    tables.PAGE.write_text(tables.page(grid.records()))
+    command.main(
+        "experiments.metrics", __doc__, compute=compute, pages=lambda: {tables.PAGE: tables.page(grid.records())}
+    )
 
 
-def compute(name: str) -> dict[str, Any]:
+def compute(only: str | None) -> None:
+    for name in grid.SOURCES:
+        grid.file_of(name).parent.mkdir(exist_ok=True)
+        grid.file_of(name).write_text(json.dumps(record(name), indent=1) + "\n")
+
+
+def record(name: str) -> dict[str, Any]:
     """The record of one source."""
     config = base.get_config()
     config.scores.metrics = grid.METRICS

@@ -11,7 +11,6 @@ after each seed is a whole comparison of fewer seeds.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from etils import epath
 
 from data.sources.part import Part
 from data.sources.simulated import Simulated
+from experiments import command
 from experiments.objectives import entropy, figures, gradients, grid, records, tables
 from vdm import arms, build, compare, sample
 from vdm.runtime import processes
@@ -31,37 +31,37 @@ WORKDIR = Path("runs/objectives")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--only", choices=list(grid.STUDIES), help="compute one study")
-    what.add_argument("--draw", action="store_true", help="compute nothing; write pages and figure from the records")
-    what.add_argument("--check", action="store_true", help="compute and write nothing; compare the pages")
-    given = parser.parse_args()
-    if given.check:
-        stale = [str(path) for path, text in tables.pages(records.records()).items() if text != path.read_text()]
-        if stale:
-            sys.exit(f"not those of the records: {', '.join(stale)}; run python -m experiments.objectives --draw")
-        return
-    if not given.draw:
-        for study in (given.only,) if given.only else grid.STUDIES:
-            if not compute(study):
-                sys.exit(processes.STOPPED)
-    draw()
+    command.main(
+        "experiments.objectives",
+        __doc__,
+        compute=compute_all,
+        pages=pages,
+        figures=draw_figure,
+        parts=list(grid.STUDIES),
+    )
 
 
-def draw() -> None:
+def compute_all(only: str | None) -> None:
+    for study in (only,) if only else grid.STUDIES:
+        if not compute(study):
+            sys.exit(processes.STOPPED)
+
+
+def pages() -> dict[Path, str]:
+    return tables.pages(records.records())
+
+
+def draw_figure() -> None:
     found = records.records()
     if "presets" in found:
         figures.draw(found["presets"])
-    for path, text in tables.pages(found).items():
-        path.write_text(text)
 
 
 def compute(study: str) -> bool:
     """Runs what is missing, and records it after each seed; False after a SIGTERM."""
     config, folder = grid.get_config(study), epath.Path(WORKDIR) / study
     seeds = config.compare.seeds
-    for count in range(1, len(seeds) + 1):
+    for count in range(1 + records.num_seeds(study), len(seeds) + 1):
         config.compare.seeds = seeds[:count]
         made = compare.compare(config, folder)
         if made is None:
@@ -70,7 +70,7 @@ def compute(study: str) -> bool:
         by_name = {name: chosen[config.compare.arm[name].title] for name in config.compare.arms}
         cells = list(arms.cells(config, folder, by_name))
         records.write(study, made, MEASURED_BESIDES.get(study, lambda config, cells: {})(config, cells))
-        draw()
+        command.draw(pages, draw_figure)
     return True
 
 

@@ -56,8 +56,8 @@ _STOCHASTIC = {"name": "ancestral", "num_steps": 64, "spacing": {"name": "log_sn
 _LANGEVIN = {"name": "predictor_corrector", "predictor_corrector": {"predictor": "reverse_diffusion", "snr": 0.16}}
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {  # title, own sampler
     "ddpm": ("DDPM", {"name": "ancestral", "ancestral": {"variance_interpolation": 1.0}, "num_steps": 64}),
-    "vp_sde": ("VP SDE", _LANGEVIN | {"num_steps": 32}),
-    "sub_vp_sde": ("sub-VP SDE", _LANGEVIN | {"num_steps": 32}),
+    "vp_sde": ("VP SDE", {"name": "euler_maruyama", "num_steps": 64}),
+    "sub_vp_sde": ("sub-VP SDE", {"name": "euler_maruyama", "num_steps": 64}),
     "ve_sde": ("VE SDE", _LANGEVIN | {"num_steps": 32}),
     "edm": ("EDM", {"name": "heun", "num_steps": 32, "spacing": {"name": "karras"}}),
     "vlb": ("continuous bound", {"name": "ancestral", "num_steps": 64}),

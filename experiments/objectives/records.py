@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from configs import base
 from experiments.objectives import grid
 from vdm import build
 from vdm.diffusion import objectives, schedules
@@ -34,9 +36,23 @@ def records() -> dict[str, dict[str, Any]]:
     return {study: json.loads(file_of(study).read_text()) for study in grid.STUDIES if file_of(study).exists()}
 
 
+def num_seeds(study: str) -> int:
+    """Recorded of the study as it is now; 0 for a record of other settings."""
+    if not file_of(study).exists():
+        return 0
+    record = json.loads(file_of(study).read_text())
+    return len({run["seed"] for run in record["runs"]}) if record["grid"] == hash_of(study) else 0
+
+
+def hash_of(study: str) -> str:
+    """Of all that a study's config says, whatever is recorded."""
+    return hashlib.sha256(json.dumps(grid.get_config(study).to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
 def write(study: str, report: Report, more: Mapping[str, Any]) -> None:
     """Writes the record; `more` is what the study measured besides."""
-    made = reduced(report) | {"study": study, "seeds_asked_for": list(grid.get_config(study).compare.seeds), **more}
+    asked = {"study": study, "grid": hash_of(study), "seeds_asked_for": list(grid.get_config(study).compare.seeds)}
+    made = asked | reduced(report) | dict(more)
     file_of(study).parent.mkdir(exist_ok=True)
     file_of(study).write_text(schema.dumps(made, study))
 
@@ -73,6 +89,7 @@ def _run(arm: Arm, protocols: list[str]) -> dict[str, Any]:
         "seed": done.seeds["config"],
         "identity_hash": done.identity_hash,
         "num_steps": done.num_steps,
+        "num_parameters": done.num_parameters,
         "flops": arm.flops,
         "timings": done.timings,
         "metrics": scores,
@@ -89,8 +106,10 @@ def _mean_error(curves: Mapping[str, Curve]) -> list[tuple[int, float]]:
 
 def weights(report: Report) -> dict[str, list[tuple[float, float]]]:
     """Arm -> (log_snr, effective weight), with an integral of one over what it reaches of grid.RANGE."""
-    first = {arm.group or arm.title: arm.record.config for arm in reversed(report.arms)}
-    return {title: _weight(identity.rebuild(grid.get_config(), config)) for title, config in first.items()}
+    first: dict[str, Mapping[str, Any]] = {}
+    for arm in report.arms:
+        first.setdefault(arm.group or arm.title, arm.record.config)
+    return {title: _weight(identity.rebuild(base.get_config(), config)) for title, config in first.items()}
 
 
 def _weight(config: Config) -> list[tuple[float, float]]:

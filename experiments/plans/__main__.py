@@ -8,32 +8,22 @@ python -m experiments.plans --check           fails where a table is not that of
 
 from __future__ import annotations
 
-import argparse
-import sys
-
+from experiments import command
 from experiments.plans import grid, tables
 from vdm.records.environment import read_environment
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--only", choices=list(grid.CELLS), metavar="NAME", help=f"one of {', '.join(grid.CELLS)}")
-    what.add_argument("--draw", action="store_true", help="compile nothing; write the tables from the records")
-    what.add_argument("--check", action="store_true", help="compile and write nothing; compare the tables")
-    given = parser.parse_args()
-    if given.check:
-        stale = [str(path) for path, text in tables.pages(grid.records()).items() if text != path.read_text()]
-        if stale:
-            sys.exit(f"not the tables of the records: {', '.join(stale)}; run python -m experiments.plans --draw")
-        return
-    if not given.draw:
-        environment = read_environment()
-        for name in (given.only,) if given.only else grid.missing():
-            grid.compute(name, environment)
-    for path, text in tables.pages(grid.records()).items():
-        path.write_text(text)
+def compute(only: str | None) -> None:
+    environment = read_environment()
+    for name in (only,) if only else grid.missing():
+        grid.compute(name, environment)
 
 
 if __name__ == "__main__":
-    main()
+    command.main(
+        "experiments.plans",
+        __doc__,
+        compute=compute,
+        pages=lambda: tables.pages(grid.records()),
+        parts=list(grid.CELLS),
+    )

@@ -8,29 +8,24 @@ python -m experiments.solvers --check          fails where a table is not that o
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
+from pathlib import Path
 
+from experiments import command
 from experiments.solvers import records, tables
 from vdm.records.environment import Environment, read_environment
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--only", choices=records.PARTS, help="run this part alone")
-    what.add_argument("--draw", action="store_true", help="compute nothing; draw figures and tables from the records")
-    what.add_argument("--check", action="store_true", help="compute and write nothing; compare the tables")
-    given = parser.parse_args()
-    if given.check:
-        check()
-        return
+    command.main(
+        "experiments.solvers", __doc__, compute=compute_all, pages=pages, figures=draw_all, parts=records.PARTS
+    )
+
+
+def compute_all(only: str | None) -> None:
     environment = read_environment()
-    for part in (given.only,) if given.only else records.PARTS:
-        if not given.draw:
-            compute(part, environment)
-        draw(part)
+    for part in (only,) if only else records.PARTS:
+        compute(part, environment)
 
 
 def compute(part: str, environment: Environment) -> None:
@@ -52,22 +47,20 @@ def compute(part: str, environment: Environment) -> None:
     print(f"{part}: {seconds:.0f} s", flush=True)
 
 
-def draw(part: str) -> None:
-    """Writes the figure of a part and its tables into the README."""
+def draw_all() -> None:
+    """Writes the figures."""
     from experiments.solvers import figures
 
-    figures.draw(part, records.read(part))
-    tables.PAGE.write_text(tables.page(tables.PAGE.read_text(), part, records.read(part)))
+    for part in records.PARTS:
+        figures.draw(part, records.read(part))
 
 
-def check() -> None:
+def pages() -> dict[Path, str]:
+    """The README with the tables of all parts."""
     page = tables.PAGE.read_text()
     for part in records.PARTS:
-        if tables.page(page, part, records.read(part)) != page:
-            sys.exit(
-                f"the tables of {part} in {tables.PAGE} are not those of {records.path(part)}: run"
-                " `python -m experiments.solvers --draw`, or undo the edit"
-            )
+        page = tables.page(page, part, records.read(part))
+    return {tables.PAGE: page}
 
 
 if __name__ == "__main__":

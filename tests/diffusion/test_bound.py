@@ -230,6 +230,39 @@ def test_the_whole_continuous_bound_is_the_entropy():
     assert float(total) == pytest.approx(4 * 0.81695, abs=5e-3)
 
 
+@pytest.mark.feature("O13")
+@pytest.mark.parametrize("end", [0.0, 3.0, 8.0])
+def test_decoding_at_the_estimate_loses_less(end):
+    """Independent pixels of variance 0.3, decoded at log-SNR `end`, s^2 = exp(-end). Above the entropy are: around the
+    noisy pixel 1/2 log(1 + s^2 / 0.3); around the exact estimate, whose error is the share r = 1 / (1 + s^2 / 0.3) of
+    s^2, 1/2 (r - 1 - log r).
+    """
+    single = GaussianVideo(num_frames=2, height=1, width=2, frame_correlation=0.0, pixel_correlation=0.0)
+    with jax.enable_x64(True):
+        x0, noise = (jnp.asarray(clips) for clips in single.moment_design())
+        u = jnp.broadcast_to(((jnp.arange(2000) + 0.5) / 2000)[:, None], (2000, x0.shape[0]))
+        above = {}
+        for decode_at in ("noisy", "estimate"):
+            parts = jax.jit(
+                lambda decode_at=decode_at: bound.continuous(
+                    single.denoise_evenly,
+                    COSINE,
+                    times.LogSnrUniform(-14.0, end),
+                    x0,
+                    u,
+                    lambda index: noise,
+                    decoder=bound.gaussian,
+                    noise_prior=INDEPENDENT,
+                    decode_at=decode_at,
+                )
+            )()
+            above[decode_at] = float(parts.total.mean()) / 4 - 0.5 * np.log(2 * np.pi * np.e * 0.3)
+    ratio = np.exp(-end) / 0.3
+    share = 1 / (1 + ratio)
+    assert above["noisy"] == pytest.approx(0.5 * np.log1p(ratio), abs=2e-3)
+    assert above["estimate"] == pytest.approx(0.5 * (share - 1 - np.log(share)), abs=2e-3)
+
+
 @pytest.mark.feature("O3", "O13")
 def test_the_discrete_bound_goes_to_the_continuous_one():
     """At a measured rate of 1/T."""

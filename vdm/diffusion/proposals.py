@@ -19,6 +19,7 @@ from vdm.diffusion.times import LAST, Grid, Times
 
 _NUM_BUCKETS = 1024  # equally probable ones of another measure, within which levels come as the own measure has them
 _BISECTIONS = 48
+_NOTHING = 1e-6  # of the own measure, beyond the other one: rounding
 
 Memory = PyTree[Any]
 PerExample = Float[Array, "batch"]
@@ -157,7 +158,8 @@ def as_measure(schedule: Schedule, own: Times, other: Times, own_share: float) -
     with jax.ensure_compile_time_eval():
         times = other.time(schedule, jnp.minimum(jnp.arange(_NUM_BUCKETS + 1) / _NUM_BUCKETS, LAST))
         at = np.asarray(_number_of(schedule, own, times), np.float64)
-    share = np.diff(at, prepend=0.0, append=1.0)  # by the own measure; its levels beyond the other one's come last
+    at[0], at[-1] = (0.0 if at[0] < _NOTHING else at[0]), (1.0 if at[-1] > 1.0 - _NOTHING else at[-1])
+    share = np.diff(at, prepend=0.0, append=1.0)  # by the own measure: first and last what the other one does not reach
     visits = np.pad(np.where(share[1:-1] > 0, 1.0 / _NUM_BUCKETS, 0.0), 1)
     if not visits.any():
         raise ValueError(f"{other} visits no level of {own}, so it cannot propose any")
@@ -172,8 +174,8 @@ def _number_of(schedule: Schedule, own: Times, times: Float[Array, "levels"]) ->
     def halve(i: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low + high) / 2
-        is_earlier = own.time(schedule, jnp.minimum(middle, LAST)) > times  # times fall as u rises
-        return jnp.where(is_earlier, middle, low), jnp.where(is_earlier, high, middle)
+        is_noisier = own.time(schedule, jnp.minimum(middle, LAST)) > times  # times fall as u rises
+        return jnp.where(is_noisier, middle, low), jnp.where(is_noisier, high, middle)
 
     low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(times), jnp.ones_like(times)))
     return low
@@ -184,11 +186,11 @@ def _draw_from_buckets(
 ) -> tuple[PerExample, PerExample]:
     """(u, importance) of rows that are spread evenly over buckets of u with their masses."""
     even = _stratify(jnp.sum(jnp.where(row == 0, uniform, 0.0)), row)
-    edges = jnp.concatenate([jnp.zeros(1), jnp.cumsum(mass)])
+    edges = jnp.concatenate([jnp.zeros(1), jnp.cumsum(mass)[:-1], jnp.ones(1)])  # a sum of floats is not 1
     bucket = jnp.clip(jnp.searchsorted(edges, even, side="right") - 1, 0, mass.size - 1)
     within = jnp.clip((even - edges[bucket]) / (edges[bucket + 1] - edges[bucket]), 0.0, 1.0 - 2.0**-12)
     width = ends[bucket + 1] - ends[bucket]
-    return ends[bucket] + within * width, width / mass[bucket]
+    return jnp.minimum(ends[bucket] + within * width, LAST), width / mass[bucket]
 
 
 def _stratify(offset: Float[Array, ""], row: Int[Array, "batch"]) -> PerExample:

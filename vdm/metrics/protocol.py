@@ -21,6 +21,7 @@ class Protocol:
 
     Attributes:
       metric: what was computed.
+      data: that samples are held against, by the name of the source.
       num_samples, num_real: clips of the model, and clips of the data that they are held against.
       num_frames: of the clips that were compared.
       num_given: leading frames that the model was given; given_counted: whether they are part of the comparison.
@@ -28,6 +29,7 @@ class Protocol:
         over sets of one sample a clip).
       frame_stride: of the frames of a video, 1: all. clip_rule: which of them make its clip.
       height, width: of the clips, pixels.
+      range: of a clip's values as it is compared; 8-bit: samples are rounded to the 256 levels of the data.
       resize: how the extractor's size is reached (`features.resize`); empty: the clips are seen as they are.
       split: of the data.
       extractor, extractor_sha256: the network whose features are compared, and its file; empty: none.
@@ -37,6 +39,7 @@ class Protocol:
     """
 
     metric: str
+    data: str
     num_samples: int
     num_real: int
     num_frames: int
@@ -48,6 +51,7 @@ class Protocol:
     clip_rule: ClipRule
     height: int
     width: int
+    range: str
     resize: str
     split: str
     extractor: str
@@ -109,12 +113,17 @@ def require_preset(name: str, protocol: Protocol, assumed: Collection[str] = ())
         raise ValueError(f"this is not the protocol {name} ({preset.source}): {'; '.join(wrong)}")
 
 
-_I3D = {"metric": "fvd", "extractor": "i3d", "extractor_sha256": FREE}  # several files hold the same network
+_I3D = {
+    "metric": "fvd",
+    "data": FREE,
+    "extractor": "i3d",
+    "extractor_sha256": FREE,
+}  # several files hold the same network
 _UNCONDITIONAL = {"num_given": 0, "given_counted": False, "samples_per_clip": 1, "pooled": True, "repeats": 1}
 _SMALL = {"height": 64, "width": 64, "seed": FREE}
 # How it resizes to I3D's size is not published: that is done inside a TorchScript file.
 _STYLEGAN_V = _I3D | _UNCONDITIONAL
-_STYLEGAN_V |= {"num_samples": 2048, "num_real": 2048, "clip_rule": "random", "estimator": "N"}
+_STYLEGAN_V |= {"num_samples": 2048, "num_real": 2048, "clip_rule": "random", "estimator": "N", "range": "8-bit"}
 _STYLEGAN_V |= {"height": FREE, "width": FREE, "split": FREE, "seed": FREE}  # as the data set is prepared
 _STYLEGAN_V_SOURCE = (
     "universome/stylegan-v at 1f630af: metric_main.py, frechet_video_distance.py and metric_utils.py of src/metrics, "
@@ -155,7 +164,13 @@ PRESETS = {
     "ucf101_16x64x64": Preset(
         _UNCONDITIONAL
         | _SMALL
-        | {"metric": "frechet", "extractor": "c3d", "num_samples": 10_000, "num_frames": 16},  # which file is unknown
+        | {
+            "metric": "frechet",
+            "data": FREE,
+            "extractor": "c3d",
+            "num_samples": 10_000,
+            "num_frames": 16,
+        },  # which file is unknown
         _HO,
         "A Frechet distance of C3D features, which the paper calls FID: it is neither FID nor FVD.",
     ),

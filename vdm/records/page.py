@@ -15,7 +15,7 @@ from pathlib import Path
 from einops import rearrange, repeat
 from PIL import Image
 
-from vdm.records import identity, page_curves, page_scores, plot
+from vdm.records import identity, page_costs, page_curves, page_scores, plot
 from vdm.records import page_parts as parts
 from vdm.records.comparison import Arm, Clips, Correlation, OverSeeds, PassLine, Report
 from vdm.records.statistics import Interval
@@ -33,6 +33,7 @@ def render(report: Report) -> str:
         _player(report),
         page_scores.render(report),
         page_curves.render(report),
+        page_costs.render(report),
         _pass_lines(report),
         _selections(report),
         _spreads(report),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from vdm.records import identity, plot
 from vdm.records.comparison import Arm, OverSeeds, Report
+from vdm.records.page_costs import costs
 from vdm.records.page_parts import tried
 from vdm.records.page_scores import by_quantity, first_of, numbered_protocols, samplings
 from vdm.records.record import OWN, Metric
@@ -26,6 +27,7 @@ def markdown(report: Report) -> str:
         _verdicts("Over seeds of training", report.over_seeds),
         _verdicts("Over seeds of training, of a healthy run", report.healthy.over_seeds),
         *(_table(report.arms, sampling, numbers) for sampling in samplings(metrics)),
+        _costs(report),
         _lines(report),
         _rates(report),
         _spreads(report),
@@ -99,6 +101,15 @@ def _cell(metric: Metric | None) -> str:
     if metric.low is not None and metric.high is not None:
         text += f" ({_number(metric.low, metric.unit)} to {_number(metric.high, metric.unit)})"
     return text if metric.floor is None else f"{text}; the data {_number(metric.floor, metric.unit)}"
+
+
+def _costs(report: Report) -> str:
+    rows = [
+        (_word(one.title), str(one.num_steps), *map(plot.number, (one.flops, one.training, one.evaluation)))
+        for one in costs(report.arms)
+    ]
+    heads = ("arm, mean over runs", "steps", "FLOPs of the model in training", "device-hours of training", "evaluation")
+    return _section("What it cost", heads, rows)
 
 
 def _lines(report: Report) -> str:
