@@ -84,13 +84,19 @@ def test_the_bound_of_a_chain_is_the_exact_codes_loss():
     for steps, (measured, expected) in found.items():
         assert measured == pytest.approx(expected, abs=0.04), steps  # three times what the noise leaves
     assert found[STEPS // 4][0] > found[STEPS][0] + 0.15
+    # a bin of a pixel, 2/255 wide, is narrow beside the first level's noise: its mass is its width times the density
+    measured, expected = _of_chain(STEPS // 4, dequantise=False)
+    assert measured + 7 == pytest.approx(expected + math.log2(255 / 2), abs=0.04)
 
 
-def _of_chain(steps):
+def _of_chain(steps, dequantise=True):
     """Bits/dim beyond the density of the clips, measured and in closed form."""
-    experiment = exact(discretise=steps, num_clips=256)
+    experiment = exact(dequantise, discretise=steps, num_clips=256)
     found = likelihoods.over_clips(experiment, likelihoods.make_chain(experiment, {}), {})
     x = dequantised(experiment, 256)
+    if not dequantise:
+        videos = np.stack([experiment.splits.validation[i]["video"] for i in range(256)])
+        x = np.asarray(bound.to_float(jnp.asarray(videos)), np.float64)
     second = np.mean(x**2)
     times = jnp.arange(1, steps + 1)[:, None] / steps
     log_snr = np.asarray(schedules.log_snr(experiment.objective.schedule, times), np.float64)[:, 0]
@@ -150,9 +156,16 @@ def test_the_curve_is_blank_where_the_objective_does_not_reach():
     assert reached[0] == -10 and reached[-1] == 9
 
 
-def test_a_schedule_without_steps_has_no_bound_of_a_chain():
+def test_what_has_no_bound_of_a_chain_is_refused():
     with pytest.raises(ValueError, match=r"has chain, and the schedule vp_linear has no steps; set "):
         likelihoods.check(experiment_of(likelihoods=("chain",)))
+    config = tiny.get_config()
+    config.schedule.name, config.objective.times.name = "ddpm_linear", "grid"
+    config.network.learned_variance = True
+    config.objective.variance_weight = 0.001
+    config.scores.likelihoods = ("chain",)
+    with pytest.raises(ValueError, match="has chain, which takes the lower variance"):
+        likelihoods.check(build.experiment(config))
 
 
 def test_a_run_is_told_what_was_measured_and_how():

@@ -10,7 +10,7 @@ from configs import base
 from data.sources import simulated
 from tests import tiny, toy_extractor
 from tests.toy_extractor import seen
-from vdm import build, scoring
+from vdm import build, evaluate, scoring
 from vdm.metrics import protocol
 from vdm.metrics.features import plugin
 from vdm.runtime import mesh as meshes
@@ -218,6 +218,10 @@ class TestPresets:
         for preset in protocol.PRESETS.values():
             assert set(preset.fields) | set(preset.unknown) == set(protocol.Protocol.__dataclass_fields__)
             assert preset.source
+
+    def test_what_must_be_known_of_it_is_told(self):
+        assert evaluate._remark("ucf101_16x64x64").startswith("ucf101_16x64x64: A Frechet distance of C3D")
+        assert evaluate._remark(self.NAME) == evaluate._remark("") == ""
 
     def test_what_a_source_leaves_out_blocks_too(self):
         """No source says which file holds the C3D of the UCF-101 protocol: a user's own must be answered for."""

@@ -46,15 +46,20 @@ def main(config: Config, workdir: str, *, checkpoint_step: int, i3d_weights: str
     for metric in done.metrics:
         interval = "" if metric.low is None else f"  (95 %: {metric.low:.4g} to {metric.high:.4g})"
         print(f"{metric.name}: {metric.value:.4g}{interval}{_worth(metric)}")
-    remark = config.scores.preset and PRESETS[config.scores.preset].remark
-    if remark:
-        print(f"{config.scores.preset}: {remark}")
+    if remark := _remark(config.scores.preset):
+        print(remark)
     return 0
 
 
 def _worth(metric: Metric) -> str:
     floor = "" if metric.floor is None else f"; the data themselves: {metric.floor:.4g}"
     return floor if metric.at_infinity is None else f"{floor}; at infinitely many samples: {metric.at_infinity:.4g}"
+
+
+def _remark(preset: str) -> str:
+    """What must be known of a published protocol's numbers, beside those of a run that followed it."""
+    about = PRESETS[preset].remark if preset else ""
+    return f"{preset}: {about}" if about else ""
 
 
 def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i3d_weights: str = "") -> Record:

@@ -86,15 +86,26 @@ def check(experiment: build.Experiment) -> None:
             "clips; lower it"
         )
     noise_priors.require_regular(experiment.objective.noise_prior, config.data.num_frames, "a likelihood")
-    if "chain" in config.scores.likelihoods and experiment.objective.schedule.num_steps is None:
-        raise ValueError(
-            f"config.scores.likelihoods has chain, and the schedule {config.schedule.name} has no steps; set "
-            "config.schedule.discretise, or leave it out"
-        )
+    if "chain" in config.scores.likelihoods:
+        _check_chain(experiment)
     low, high = log_snr_range(experiment)
     if low >= high:
         raise ValueError(
             f"the objective was trained on log-SNRs that config.scores leaves out: none is from {low:g} to {high:g}"
+        )
+
+
+def _check_chain(experiment: build.Experiment) -> None:
+    config = experiment.config
+    if experiment.objective.schedule.num_steps is None:
+        raise ValueError(
+            f"config.scores.likelihoods has chain, and the schedule {config.schedule.name} has no steps; set "
+            "config.schedule.discretise, or leave it out"
+        )
+    if config.network.learned_variance:
+        raise ValueError(
+            "config.scores.likelihoods has chain, which takes the lower variance for all steps, and this network has "
+            "learned its own (config.network.learned_variance); leave it out"
         )
 
 
@@ -233,14 +244,18 @@ def _denoiser(experiment: build.Experiment, params: Params, batch: Mapping[str, 
 def _protocol(experiment: build.Experiment, name: str) -> dict[str, Any]:
     """What was asked for; how far the objective reaches is its own."""
     config, options = experiment.config, experiment.config.scores
-    of_flow = {"rtol": options.flow.rtol, "probes": options.flow.probes} if name == "flow" else {}
+    own = {
+        "chain": {"steps": experiment.objective.schedule.num_steps},
+        "bound": {},
+        "flow": {"rtol": options.flow.rtol, "probes": options.flow.probes},
+    }[name]
     return {
         "metric": name,
         "num_likelihood": options.num_likelihood,
         "split": "validation",
         "data": "dequantised" if name == "flow" or config.objective.dequantise else "8-bit",
         **{key: options[key] for key in _DEPENDS_ON[name]},
-        **of_flow,
+        **own,
         "parameters": "average",
         "seed": experiment.seed_of("evaluation"),
     }

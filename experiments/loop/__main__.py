@@ -155,7 +155,7 @@ def table(record: dict[str, Any]) -> str:
         _row("a step of the loop", seconds["loop"], 1e3, "ms", ".1f"),
         _row("overhead of the loop", overheads, 100, "%", ".1f"),
         _row("a step that takes no core", seconds["resting bare"], 1e3, "ms", ".2f"),
-        _row("overhead of the loop", rested, 100, "%", ".2f"),
+        _row("overhead of the loop on it", rested, 100, "%", ".2f"),
         _row("a save holds the loop up for", stalls, 1e3, "ms", ".0f"),
         _row("that is, at a save a minute", stalls, 100 / 60, "%", ".2f"),
     ]

@@ -58,7 +58,7 @@ def panels(record: Mapping[str, Any]) -> Figure:
 
 def excess(record: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Arm -> (log_snr, lowest, mean, highest over seeds) of its bits/dim per log-SNR, minus those of the same seed of the
-    arm whose mean is the lowest at that log-SNR.
+    best arm there, the one with the lowest mean.
     """
     curves = {}
     for arm in tables.arms(record):

@@ -18,7 +18,6 @@ from vdm.records.statistics import Interval
 HERE = Path(__file__).parent
 PAGE, FRONT_PAGE = HERE / "README.md", HERE.parents[1] / "README.md"
 VALID, BITS = "valid clips, common_64", "bits/dim (bound)"
-SHOWN = {"%": "{:.1f} %".format, "": "{:.3f}".format}
 ROUTES = {"bits/dim (chain)": "discrete bound", "bits/dim (bound)": "continuous bound", "bits/dim (flow)": "flow"}
 MISSING = "Not computed yet."
 
@@ -65,16 +64,14 @@ def factorial(record: Record) -> str:
 
 def density(record: Record) -> str:
     """A way of drawing a row: the gradient's variance against even levels, and what came of it."""
-    heads = ["levels", "variance of the gradient, against even", "noise error after 500 steps", "at the end"]
-    heads += ["bits/dim, bound", "valid at 64"]
+    steps = [step for step, _ in record["runs"][0]["noise_error"]]
+    heads = ["levels", "variance of the gradient, against even", *(f"noise error, step {step}" for step in steps)]
     even, _ = grid.DENSITIES[grid.EVEN]
     rows = []
     for arm in arms(record):
-        variances = record["gradient_variance"].values()
-        ratio = interval([one[arm] / one[even] for one in variances])
-        errors = [[run["noise_error"][place][1] for run in runs(record, arm)] for place in (0, -1)]
+        ratio = interval([one[arm] / one[even] for one in record["gradient_variance"].values()])
+        errors = [[run["noise_error"][place][1] for run in runs(record, arm)] for place in range(len(steps))]
         rows.append([arm, spell(ratio, "{:.2f}".format), *(spell(interval(one), "{:.4f}".format) for one in errors)])
-        rows[-1] += [shown(record, arm, BITS), shown(record, arm, VALID)]
     return "\n".join([table(heads, rows), "", *notes(record)])
 
 
@@ -87,12 +84,14 @@ def floor(record: Record) -> str:
         within = np.mean([(high - low) / 2 for _, low, high in limits(record, arm, name)])
         rows.append([arm, route, shown(record, arm, name), f"± {within:.3f}", spell(beyond, "{:+.3f}".format)])
     rows.append(["the world itself", "known", f"{record['floor']:.3f}", "", ""])
-    heads = ["objective", "route", "bits/dim", "over clips", "above the floor"]
+    heads = ["objective", "route", "bits/dim", "95 % over clips", "above the floor"]
     return "\n".join([table(heads, rows), "", *notes(record)])
 
 
 def main_effects(record: Record) -> tuple[OverSeeds, ...]:
-    """Of target and weight, each averaged over the other, paired by seed and corrected for all of them."""
+    """Of target and weight, each averaged over the other and paired by seed. The pairs of one factor in one outcome are
+    corrected together (Holm): four families of tests.
+    """
     weights = [title for title, _ in grid.WEIGHTS.values()]
 
     def means(outcome: str, titles: Sequence[str]) -> np.ndarray:
@@ -103,9 +102,11 @@ def main_effects(record: Record) -> tuple[OverSeeds, ...]:
         of_target = {one: means(outcome, [f"{one}, {weight}" for weight in weights]) for one in grid.TARGETS}
         of_weight = {f"w = {one}": means(outcome, [f"{target}, {one}" for target in grid.TARGETS]) for one in weights}
         for levels in (of_target, of_weight):
-            for one, two in itertools.combinations(levels, 2):
-                entries.append(OverSeeds(outcome, one, two, tuple((levels[one] - levels[two]).tolist()), unit))
-    return comparison.corrected(entries)
+            pairs = itertools.combinations(levels, 2)
+            apart = {pair: levels[pair[0]] - levels[pair[1]] for pair in pairs}
+            family = [OverSeeds(outcome, *pair, tuple(values.tolist()), unit) for pair, values in apart.items()]
+            entries += comparison.corrected(family)
+    return tuple(entries)
 
 
 def verdict(entry: OverSeeds) -> list[str]:
@@ -183,10 +184,11 @@ def notes(record: Record) -> Iterator[str]:
     done, asked = seeds(record), record["seeds_asked_for"]
     environment = record["environment"]
     minutes = np.array([sum(run["timings"].values()) for run in record["runs"]]) / 60
-    steps, flops = record["runs"][0]["num_steps"], record["runs"][0]["flops"]
+    run = record["runs"][0]
     yield (
-        f"- {len(done)} of {len(asked)} seeds; {steps} steps and {flops:.2g} FLOPs a run, {minutes.mean():.1f} minutes "
-        f"of a core with its evaluation ({minutes.max():.1f} at most). Intervals are Student's over seeds (95 %)."
+        f"- {len(done)} of {len(asked)} seeds of {run['num_parameters']:,} parameters; {run['num_steps']} steps and "
+        f"{run['flops']:.2g} FLOPs a run, {minutes.mean():.1f} minutes with evaluation ({minutes.max():.1f} at most). "
+        "Intervals are Student's over seeds (95 %)."
     )
     yield (
         f"- {environment['num_cpus']} CPU cores, jax {environment['versions']['jax']}, commit "

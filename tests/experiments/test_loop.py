@@ -20,6 +20,6 @@ def test_overheads_and_stalls_are_of_each_repeat():
     }
     lines = loop.table(record).splitlines()
     assert "| overhead of the loop | 2.0 % | 2.0, 2.0, 3.0 |" in lines
-    assert "| overhead of the loop | 0.50 % | 0.50, 1.00, 0.20 |" in lines
+    assert "| overhead of the loop on it | 0.50 % | 0.50, 1.00, 0.20 |" in lines
     assert "| a save holds the loop up for | 250 ms | 250, 500, 0 |" in lines
     assert "| that is, at a save a minute | 0.42 % | 0.42, 0.83, 0.00 |" in lines

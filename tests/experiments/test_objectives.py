@@ -1,6 +1,8 @@
 """The studies of objectives are what they say, and their tables say what the records hold."""
 
 import dataclasses
+import itertools
+import json
 import math
 
 import jax.numpy as jnp
@@ -12,10 +14,12 @@ from scipy.stats import norm
 
 from data.sources import moving_shapes
 from data.sources.simulated import Simulated
-from experiments.objectives import entropy, figures, gradients, grid, tables
+from experiments.objectives import entropy, figures, gradients, grid, records, tables
 from tests import tiny
+from tests.records import examples
 from vdm import arms, build, compare, steps
 from vdm.diffusion import objectives, schedules
+from vdm.records import comparison, identity, record, schema
 from vdm.runtime import mesh as meshes
 
 LOG_SNRS = np.linspace(-7.5, 8.5, 33)
@@ -66,6 +70,16 @@ def test_the_factorial_is_of_targets_and_weights_and_nothing_else():
         np.testing.assert_allclose(apart, 1.0, atol=0.15)
 
 
+@pytest.mark.parametrize("study", ["factorial", "density"])
+def test_arms_differ_in_what_is_asked_and_in_nothing_else(study):
+    config = grid.get_config(study)
+    cells = [cell.config for cell in arms.cells(config, epath.Path("x")) if not cell.seed]
+    differing = {key.split(".")[1] for key in identity.differing_keys(cells) if key != "name"}
+    asked = {"factorial": {"target", "weighting", "times", "proposal"}, "density": {"proposal"}}[study]
+    assert differing == asked
+    assert len(cells) == {"factorial": 12, "density": 3}[study]
+
+
 @pytest.mark.feature("O17", "O20")
 def test_densities_share_their_weight():
     made = models_of("density")
@@ -82,7 +96,7 @@ def test_densities_share_their_weight():
 
 def test_a_clip_costs_what_the_sum_over_all_its_causes_gives():
     """A world small and noisy enough to sum over every object and a fine grid of every start."""
-    world = moving_shapes.World(2, 6, 6, ("disk",), ("white",), 2, radius=2.0, background=0.4, noise=0.06)
+    world = moving_shapes.World(2, 6, 6, ("disk", "square"), ("white",), 2, radius=2.0, background=0.4, noise=0.06)
     source = Simulated(world, "validation", 3, seed=3)
     found = entropy.bits_per_dim(source, 3)
     starts = 2.0 + 2.0 * (np.arange(120) + 0.5) / 120
@@ -90,8 +104,8 @@ def test_a_clip_costs_what_the_sum_over_all_its_causes_gives():
     for index in range(3):
         video, state = source[index]["video"].astype(float), source.state(index)
         log_prob = []
-        for direction in range(2):
-            like = dataclasses.replace(state, direction=direction)
+        for shape, direction in itertools.product(range(2), range(2)):
+            like = dataclasses.replace(state, shape=shape, direction=direction)
             clips = np.array([[entropy.clean(world, like, np.array([x, y])) for y in starts] for x in starts])
             log_prob.append((norm.logpdf((video - clips) / std) - np.log(std)).sum((-1, -2, -3, -4)))
         bits = -(logsumexp(log_prob) - math.log(np.size(log_prob))) / math.log(2) / video.size
@@ -119,6 +133,7 @@ def planted(seeds, value):
                 for metric, unit in ((tables.VALID, "%"), (tables.BITS, ""))
             ]
             runs.append({"arm": title, "seed": seed, "metrics": metrics, "num_steps": 1, "flops": 1e9})
+            runs[-1]["num_parameters"] = 7
             runs[-1]["timings"] = {"train": 60.0 * (1 + seed)}
     environment = {"num_cpus": 2, "versions": {"jax": "0"}, "code": {"commit": "0123456789abcdef"}}
     return {"runs": runs, "seeds_asked_for": [0, 1, 2], "environment": environment}
@@ -135,24 +150,106 @@ def test_main_effects_are_those_that_were_planted():
         effect = 0.1 * (target == "x0") if metric == tables.VALID else 0.2 * weights.index(weight)
         return 0.3 + 0.05 * seed + effect + chance
 
-    record = planted((0, 1, 2), value)
-    found = {(one.metric, one.first, one.second): one for one in tables.main_effects(record)}
+    made = planted((0, 1, 2), value)
+    found = {(one.metric, one.first, one.second): one for one in tables.main_effects(made)}
     assert found[tables.VALID, "noise", "x0"].difference.estimate == pytest.approx(-0.1, abs=3e-3)
     assert found[tables.VALID, "noise", "v"].verdict == "not separated"
     assert found[tables.BITS, "w = 1", "w = EDM"].difference.estimate == pytest.approx(-0.6, abs=3e-3)
     assert found[tables.BITS, "w = 1", "w = EDM"].verdict == "separated"
-    lines = tables.factorial(record).splitlines()
+    lines = tables.factorial(made).splitlines()
     assert any(line.startswith("| x0 | 45.") for line in lines)
-    assert any("12 runs" in line or "3 of 3 seeds" in line for line in lines)
+    assert any("3 of 3 seeds" in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """Two seeds of two arms as a comparison leaves them, with made numbers, and what is kept of them."""
+    made = []
+    for seed, (index, title) in itertools.product((0, 1), enumerate(("Continuous", "Discrete"))):
+        done = examples.a_record(index)
+        levels = {record.PER_LOG_SNR: ((-2.0, 0.1 + index), (0.0, 0.2 + 0.01 * seed))}
+        curves = {f"{records.ERROR}log_snr {level}": ((500, level + 1.0), (1000, 0.5)) for level in (0, 2)}
+        scores = [(name, 0.1 * index + 0.01 * seed, "%") for name in ("valid clips", *COMMON)]
+        scores += [(name, 4.0 + index + 0.1 * seed, "") for name in ("bits/dim (bound)", "bits/dim (flow)")]
+        metrics = [record.Metric(name, value, value, value, unit, True, {"of": name}) for name, value, unit in scores]
+        done = dataclasses.replace(done, level_losses=levels, curves=curves, metrics=tuple(metrics))
+        done = dataclasses.replace(done, seeds={"config": seed})
+        made.append(comparison.Arm(f"{title}_{seed}", f"{title}, {seed}", "", done, examples.clips(2, 1), 1e9, title))
+    tried = tuple(comparison.Tried(factor, 1e-3 * factor, {"long": abs(factor - 1)}) for factor in (0.5, 1.0, 2.0))
+    seeds = comparison.corrected([comparison.OverSeeds(tables.VALID, "Continuous", "Discrete", (-0.1, -0.1001), "%")])
+    report = comparison.Report(
+        title="",
+        question="",
+        command="",
+        arms=tuple(made),
+        real=examples.clips(2, 9),
+        selections=tuple(comparison.Selection(title, tried) for title in ("Continuous", "Discrete")),
+        over_seeds=seeds,
+    )
+    kept = records.reduced(report) | {"seeds_asked_for": [0, 1, 2]}
+    return json.loads(schema.dumps(kept, "x"))
+
+
+COMMON = tuple(f"valid clips, common_{count}" for count in grid.EVALUATIONS)
+
+
+def test_a_report_is_kept_and_told(recorded):
+    lines = tables.presets(recorded).splitlines()
+    (row,) = (line for line in lines if line.startswith("| Discrete |"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[1] == "0.001, long" and cells[2].startswith("10.5 (") and cells[8].startswith("5.050 (")
+    assert cells[-2:] == ["none", "one seed"], "the bits were not compared"
+    assert any("2 of 3 seeds of 412,345 parameters" in line for line in lines)
+    assert recorded["runs"][0]["noise_error"] == [[500, 2.0], [1000, 0.5]]
+    for points in recorded["weights"].values():
+        log_snr, weight = np.array(points).T
+        assert np.trapezoid(weight, log_snr) == pytest.approx(1.0)
+        assert grid.RANGE[0] <= log_snr.min() < -7 and 8 < log_snr.max() <= grid.RANGE[1]
+
+
+def test_an_arm_has_one_colour_in_the_figure(recorded):
+    above, below = figures.panels(recorded).axes
+    colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in (above, below)]
+    assert colours[0] == colours[1] and len(set(colours[0].values())) == 2
+
+
+def test_a_study_goes_on_after_what_is_recorded(monkeypatch, tmp_path, recorded):
+    monkeypatch.setattr(records, "HERE", tmp_path)
+    assert records.num_seeds("presets") == 0
+    file = records.file_of("presets")
+    file.parent.mkdir()
+    file.write_text(json.dumps(recorded | {"grid": records.hash_of("presets")}))
+    assert records.num_seeds("presets") == 2
+    file.write_text(json.dumps(recorded | {"grid": records.hash_of("floor")}))
+    assert records.num_seeds("presets") == 0, "of other settings"
+
+
+def test_routes_and_densities_are_told(recorded):
+    metrics = [
+        metric | {"name": name} for name, metric in zip(tables.ROUTES, recorded["runs"][0]["metrics"], strict=False)
+    ]
+    runs = [run | {"metrics": [metric | {"value": 4.8, "unit": ""} for metric in metrics]} for run in recorded["runs"]]
+    lines = tables.floor(recorded | {"runs": runs, "floor": 4.75}).splitlines()
+    assert sum("| 4.800 (4.800 to 4.800) |" in line and "+0.050" in line for line in lines) == 6
+    even = grid.DENSITIES[grid.EVEN][0]
+    runs = [run | {"arm": even if run["arm"] == "Continuous" else "other"} for run in recorded["runs"]]
+    variances = {str(seed): {even: 2.0, "other": 1.0 + 0.2 * seed} for seed in (0, 1)}
+    (row,) = (
+        line
+        for line in tables.density(recorded | {"runs": runs, "gradient_variance": variances}).splitlines()
+        if line.startswith("| other |")
+    )
+    assert "| 0.55 (" in row and "| 2.0000 (" in row
 
 
 def test_the_excess_is_above_the_best_arm_where_an_arm_was_trained():
     def run(arm, seed, points):
         return {"arm": arm, "seed": seed, "bits_per_log_snr": points}
 
-    runs = [run("a", 0, [[0.0, 1.0], [1.0, 5.0]]), run("a", 1, [[0.0, 3.0], [1.0, 5.0]]), run("b", 0, [[1.0, 4.0]])]
+    runs = [run("a", 0, [[0.0, 1.0], [1.0, 5.0]]), run("a", 1, [[0.0, 3.0], [1.0, 7.0]])]
+    runs += [run("b", 0, [[1.0, 4.0]]), run("b", 1, [[1.0, 6.0]])]
     found = figures.excess({"runs": runs})
-    np.testing.assert_allclose(np.array(found["a"]), [[0.0, 1.0], [-1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+    np.testing.assert_allclose(np.array(found["a"]), [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     np.testing.assert_allclose(np.array(found["b"])[:, 0], [1.0, 0.0, 0.0, 0.0])
 
 

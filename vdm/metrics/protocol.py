@@ -113,12 +113,8 @@ def require_preset(name: str, protocol: Protocol, assumed: Collection[str] = ())
         raise ValueError(f"this is not the protocol {name} ({preset.source}): {'; '.join(wrong)}")
 
 
-_I3D = {
-    "metric": "fvd",
-    "data": FREE,
-    "extractor": "i3d",
-    "extractor_sha256": FREE,
-}  # several files hold the same network
+# several files hold the same network
+_I3D = {"metric": "fvd", "data": FREE, "extractor": "i3d", "extractor_sha256": FREE}
 _UNCONDITIONAL = {"num_given": 0, "given_counted": False, "samples_per_clip": 1, "pooled": True, "repeats": 1}
 _SMALL = {"height": 64, "width": 64, "seed": FREE}
 # How it resizes to I3D's size is not published: that is done inside a TorchScript file.
@@ -147,6 +143,7 @@ PRESETS = {
         _I3D
         | _SMALL
         | {
+            "data": "bair_robot_pushing_small",
             "num_given": 1,
             "num_frames": 16,
             "given_counted": True,
@@ -164,13 +161,8 @@ PRESETS = {
     "ucf101_16x64x64": Preset(
         _UNCONDITIONAL
         | _SMALL
-        | {
-            "metric": "frechet",
-            "data": FREE,
-            "extractor": "c3d",
-            "num_samples": 10_000,
-            "num_frames": 16,
-        },  # which file is unknown
+        | {"metric": "frechet", "data": "ucf101", "extractor": "c3d"}  # which file is unknown
+        | {"num_samples": 10_000, "num_frames": 16},
         _HO,
         "A Frechet distance of C3D features, which the paper calls FID: it is neither FID nor FVD.",
     ),

@@ -37,11 +37,9 @@ def costs(arms: Sequence[Arm]) -> list[Cost]:
     for slot, title in parts.legend(arms):
         runs = [arm for arm, of in zip(arms, parts.slots(arms), strict=True) if of == slot and arm.flops]
         if runs:
-            flops = [arm.flops or 0.0 for arm in runs]
-            training, evaluation = (
-                [device_hours(arm.record, names) for arm in runs] for names in (TRAINING, ("evaluate",))
-            )
-            means = (sum(values) / len(runs) for values in (flops, training, evaluation))
+            hours = [(device_hours(arm.record, TRAINING), device_hours(arm.record, ("evaluate",))) for arm in runs]
+            spent = [(arm.flops or 0.0, *of_run) for arm, of_run in zip(runs, hours, strict=True)]
+            means = (sum(values) / len(runs) for values in zip(*spent, strict=True))
             found.append(Cost(slot, title, runs[0].record.num_steps, *means))
     return found
 
@@ -70,8 +68,9 @@ def render(report: Report) -> str:
     )
     table = parts.sortable(f"<thead><tr><th>arm, mean over runs</th>{head}</tr></thead><tbody>{rows}</tbody>")
     return (
-        '<section><h2>What it cost</h2><p class="hint">A device is an accelerator, or the cores that a run on a CPU '
-        f"was given.</p>{table}{_charts(report.arms, found)}</section>"
+        '<section><h2>What it cost</h2><p class="hint">Of the runs that are compared, without those in which learning '
+        "rates were tried. A device is an accelerator, or the cores that a run on a CPU was given.</p>"
+        f"{table}{_charts(report.arms, found)}</section>"
     )
 
 
