@@ -57,8 +57,8 @@ def panels(record: Mapping[str, Any]) -> Figure:
 
 
 def excess(record: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Arm -> (log_snr, lowest, mean, highest over seeds) of its bits/dim per log-SNR, minus those of the same seed of the
-    best arm there, the one with the lowest mean.
+    """Arm -> (log_snr, lowest, mean, highest over seeds) of its bits/dim per log-SNR, minus those of the best arm there
+    (the one with the lowest mean) in the same seed.
     """
     curves = {}
     for arm in tables.arms(record):
