@@ -6,38 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import drawing
 from experiments.objectives import grid, tables
 
 FILE = Path(__file__).parent / "figures" / "presets.svg"
 COLOURS = plt.get_cmap("tab10").colors  # pyright: ignore[reportAttributeAccessIssue]
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "experiments.objectives",  # the same record gives the same file
-    "font.size": 8,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-}
 
 
 def draw(record: Mapping[str, Any]) -> None:
     """Writes the figure."""
-    with plt.rc_context(STYLE):
-        figure = panels(record)
-        FILE.parent.mkdir(exist_ok=True)
-        figure.savefig(FILE, metadata={"Date": None})
-        plt.close(figure)
+    drawing.write(FILE, lambda: panels(record), "experiments.objectives")
 
 
 def panels(record: Mapping[str, Any]) -> Figure:

@@ -5,42 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments import drawing
 from experiments.solvers import records
 
 Record = dict[str, Any]
 COLOURS = plt.get_cmap("tab20").colors  # pyright: ignore[reportAttributeAccessIssue]
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "experiments.solvers",  # the same record gives the same file
-    "font.size": 8,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-}
 SPACED = {"log_snr": "even in log-SNR", "time": "even in t"}
 
 
 def draw(part: str, record: Record) -> None:
     """Writes figures/<part>.svg."""
-    with plt.rc_context(STYLE):
-        figure = FIGURES[part](record)
-        path = records.HERE / "figures" / f"{part}.svg"
-        path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, metadata={"Date": None})
-        plt.close(figure)
+    path = records.HERE / "figures" / f"{part}.svg"
+    drawing.write(path, lambda: FIGURES[part](record), "experiments.solvers")
 
 
 def ode(record: Record) -> Figure:
