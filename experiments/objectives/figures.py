@@ -32,9 +32,11 @@ def panels(record: Mapping[str, Any]) -> Figure:
         below.fill_between(log_snr, low, high, color=colours[arm], alpha=0.2, linewidth=0)
         below.plot(log_snr, mean, color=colours[arm], label=arm)
     above.set(ylabel="effective weight, integral 1", xlim=grid.RANGE, ylim=(1e-4, 3.0))
-    below.set(xlabel="log-SNR", ylabel="bits/dim per log-SNR above the best")
+    below.set(xlabel="log-SNR", ylabel="bits/dim per log-SNR\nabove the best")
     below.set_yscale("symlog", linthresh=1e-4)
-    above.legend(ncols=4)
+    below.set_ylim(bottom=0.0)
+    handles, titles = above.get_legend_handles_labels()
+    figure.legend(handles, titles, loc="outside upper center", ncols=4)
     return figure
 
 

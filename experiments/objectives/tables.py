@@ -19,6 +19,9 @@ HERE = Path(__file__).parent
 PAGE, FRONT_PAGE = HERE / "README.md", HERE.parents[1] / "README.md"
 VALID, BITS = "valid clips, common_64", "bits/dim (bound)"
 ROUTES = {"bits/dim (chain)": "discrete bound", "bits/dim (bound)": "continuous bound", "bits/dim (flow)": "flow"}
+ROUTES_BEFORE = (
+    "Bits/dim of a chain of 1,000 steps by three routes, against what the world itself needs for the same clips:"
+)
 MISSING = "Not computed yet."
 
 Record = Mapping[str, Any]
@@ -32,7 +35,8 @@ def pages(records: Mapping[str, Record]) -> dict[Path, str]:
     for study, text in made.items():
         page = replace_block(page, study, text)
     front = replace_block(FRONT_PAGE.read_text(), "objectives", made["presets"])
-    return {PAGE: page, FRONT_PAGE: replace_block(front, "floor", made["floor"])}
+    routes = f"{ROUTES_BEFORE}\n\n{made['floor']}" if "floor" in records else ""
+    return {PAGE: page, FRONT_PAGE: replace_block(front, "floor", routes)}
 
 
 def presets(record: Record) -> str:
