@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant("objectives.py", "objective.variance_weight * objective.schedule.num_steps * per_step", "objective.variance_weight * per_step"),
     Mutant("objectives.py", "to_noise = targets.log_leverage(objective.target, level) - targets.log_leverage(targets.NOISE, level)", "to_noise = targets.log_leverage(targets.NOISE, level) - targets.log_leverage(objective.target, level)"),
     Mutant("objectives.py", "return 0.5 * (losses / jax.lax.stop_gradient(losses.mean())) ** 2", "return losses / jax.lax.stop_gradient(losses.mean())"),
-    Mutant("proposals.py", "width, width / mass[bucket]", "width, mass[bucket] / width"),
+    Mutant("proposals.py", "LAST), width / mass[bucket]", "LAST), mass[bucket] / width"),
     Mutant("proposals.py", "(offset + row / row.size) % 1.0", "(offset + row / (row.size + 1)) % 1.0"),
     Mutant("proposals.py", "(loss**2) @ in_bucket", "loss @ in_bucket"),
     Mutant("proposals.py", "memory[0] / jnp.where(memory[1] > 0, memory[1], 1.0)", "memory[0]"),
