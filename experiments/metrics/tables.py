@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.metrics import grid
-from vdm.records.readme import replace_block
+from vdm.records import readme
 
 PAGE = Path(__file__).parent / "README.md"
 TITLES = {"fvd": "FVD", "kvd": "KVD", "frame_frechet": "frames (VGG16)", "motion": "motion"}
@@ -16,7 +16,7 @@ def page(records: dict[str, dict[str, Any]]) -> str:
     """What the README should be."""
     text = PAGE.read_text()
     for name in grid.SOURCES:
-        text = replace_block(text, name, table(records[name]) if name in records else "Not computed yet.")
+        text = readme.replace_block(text, name, table(records[name]) if name in records else "Not computed yet.")
     return text
 
 
@@ -34,8 +34,7 @@ def table(record: dict[str, Any]) -> str:
         f"{grid.NUM_CLIPS} clips a set at most; jax {environment['versions']['jax']}, commit "
         f"{(environment['code']['commit'] or 'unknown')[:12]}. In brackets: seen from so many clips on."
     )
-    lines = [head, ["---"] * len(head), floors, *rows]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", made_by])
+    return "\n".join([readme.table(head, [floors, *rows]), "", made_by])
 
 
 def _cell(record: dict[str, Any], metric: str, rung: str, source: grid.Source) -> str:

@@ -75,7 +75,9 @@ def compute(study: str) -> bool:
 
 
 def floor(config: Config, cells: list[arms.Cell]) -> Mapping[str, Any]:
-    """Bits/dim that the clips of the likelihoods cost by the world itself."""
+    """Bits/dim that the clips of the likelihoods cost by the world itself; the same for all seeds."""
+    if before := records.kept("floor"):
+        return {"floor": before["floor"]}
     held_out = build.experiment(config).splits.validation
     assert isinstance(held_out, Part) and held_out.first == 0 and isinstance(held_out.source, Simulated)
     bits = entropy.bits_per_dim(held_out.source, config.scores.num_likelihood)
@@ -84,8 +86,9 @@ def floor(config: Config, cells: list[arms.Cell]) -> Mapping[str, Any]:
 
 def gradient_variances(config: Config, cells: list[arms.Cell]) -> Mapping[str, Any]:
     """Seed -> arm's title -> variance of the gradient, at the network that even levels have trained."""
-    found: dict[str, dict[str, float]] = {}
-    for seed in config.compare.seeds:
+    before = records.kept("density")
+    found: dict[str, dict[str, float]] = dict(before["gradient_variance"]) if before else {}
+    for seed in (seed for seed in config.compare.seeds if str(seed) not in found):
         of_seed = {cell.arm: cell for cell in cells if cell.seed == seed}
         even = of_seed[grid.EVEN]
         _, params, _ = sample.restore(even.config, even.folder)

@@ -36,12 +36,16 @@ def records() -> dict[str, dict[str, Any]]:
     return {study: json.loads(file_of(study).read_text()) for study in grid.STUDIES if file_of(study).exists()}
 
 
+def kept(study: str) -> dict[str, Any]:
+    """The record of the study as it is now; empty where there is none, or one of other settings."""
+    found = records()
+    return found[study] if study in found and found[study]["grid"] == hash_of(study) else {}
+
+
 def num_seeds(study: str) -> int:
-    """Recorded of the study as it is now; 0 for a record of other settings."""
-    if not file_of(study).exists():
-        return 0
-    record = json.loads(file_of(study).read_text())
-    return len({run["seed"] for run in record["runs"]}) if record["grid"] == hash_of(study) else 0
+    """Recorded of the study as it is now."""
+    record = kept(study)
+    return len({run["seed"] for run in record["runs"]}) if record else 0
 
 
 def hash_of(study: str) -> str:

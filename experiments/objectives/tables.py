@@ -12,7 +12,7 @@ import numpy as np
 from experiments.objectives import grid
 from vdm.records import comparison, statistics
 from vdm.records.comparison import OverSeeds
-from vdm.records.readme import replace_block
+from vdm.records.readme import replace_block, table
 from vdm.records.statistics import Interval
 
 HERE = Path(__file__).parent
@@ -177,10 +177,6 @@ def arms(record: Record) -> list[str]:
 
 def seeds(record: Record) -> list[int]:
     return sorted({run["seed"] for run in record["runs"]})
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *rows))
 
 
 def notes(record: Record) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vdm.costs import chips, estimate
 from vdm.costs.estimate import spell
-from vdm.records.readme import replace_block
+from vdm.records.readme import replace_block, table
 
 PAGE = Path(__file__).parent / "README.md"
 FRONT_PAGE = Path(__file__).parents[2] / "README.md"
@@ -96,7 +96,7 @@ def scale(records: Sequence[dict[str, Any]]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return "No plan is recorded yet."
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    return table(head, rows)
 
 
 def _plan(record: dict[str, Any]) -> list[str]:

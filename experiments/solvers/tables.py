@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.solvers import records
-from vdm.records.readme import replace_block
+from vdm.records.readme import replace_block, table
 
 PAGE = records.HERE / "README.md"
 SCHEDULES = ("cosine", "vp_linear", "flow", "edm")
@@ -41,7 +41,7 @@ def ode(record: Record) -> str:
             lines.append([row["sampler"], *cells])
         head = ["sampler", *(f"RMS, {n} NFE" for n in budgets), *(f"median clip, {n}" for n in budgets), "order"]
         head += ["misplaced clips"] if world == "mixture" else []
-        parts.append(f"{title}, cosine schedule, steps even in log-SNR:\n\n{_table(head, lines)}")
+        parts.append(f"{title}, cosine schedule, steps even in log-SNR:\n\n{table(head, lines)}")
     for world, title in (("gaussian", "Gaussian video, RMS"), ("mixture", "Mixture video, median clip")):
         measure = "rms" if world == "gaussian" else "median"
         lines = []
@@ -55,7 +55,7 @@ def ode(record: Record) -> str:
             ]
             lines.append([sampler, *cells])
         head = ["sampler", *(f"{spacing}, {name}" for spacing in ("log-SNR", "t") for name in SCHEDULES)]
-        parts.append(f"{title} at 64 NFE, steps even in log-SNR or in the schedule's own t:\n\n{_table(head, lines)}")
+        parts.append(f"{title} at 64 NFE, steps even in log-SNR or in the schedule's own t:\n\n{table(head, lines)}")
     lines = [
         [row["world"], row["schedule"]]
         + [f"{_number(error)} ({nfe:.0f})" for nfe, error in zip(row["nfe"], row["rms"], strict=True)]
@@ -63,7 +63,7 @@ def ode(record: Record) -> str:
     ]
     tolerances = _where(rows, spacing="adaptive")[0]["rtol"]
     head = ["world", "schedule", *(f"rtol {tolerance:g}" for tolerance in tolerances)]
-    parts.append(f"Adaptive solver, RMS (mean NFE):\n\n{_table(head, lines)}")
+    parts.append(f"Adaptive solver, RMS (mean NFE):\n\n{table(head, lines)}")
     gaps = ", ".join(f"{_number(gap)} ({name})" for name, gap in record["settings"]["reference_gap"].items())
     return "\n\n".join([*parts, f"Two routes to the exact endpoint are apart by an RMS of {gaps}."])
 
@@ -85,7 +85,7 @@ def sde(record: Record) -> str:
     head = ["sampler", *(f"{name}, {'log-SNR' if spacing == 'log_snr' else 't'}, {n}" for name, spacing, n in columns)]
     return (
         "Relative error of the final covariance (Frobenius norm) by schedule, even steps in, NFE; order of the first"
-        f" three columns' curve between its last two points:\n\n{_table([*head, 'order'], lines)}"
+        f" three columns' curve between its last two points:\n\n{table([*head, 'order'], lines)}"
     )
 
 
@@ -97,7 +97,7 @@ def likelihood(record: Record) -> str:
         cells = [f"{_number(_at(row, 'rtol', 'error', t))} ({_at(row, 'rtol', 'nfe', t):.0f})" for t in shown]
         gap = _number(row["prior_gap"]) if row["world"] == "gaussian" else "in the error"
         lines.append([row["world"], row["schedule"], *cells, gap])
-    first = _table(["world", "schedule", *(f"rtol {t:g}" for t in shown), "prior's mismatch"], lines)
+    first = table(["world", "schedule", *(f"rtol {t:g}" for t in shown), "prior's mismatch"], lines)
     lines = []
     for row in _where(record["rows"], part="probes"):
         cells = [
@@ -109,7 +109,7 @@ def likelihood(record: Record) -> str:
     head = ["world", "schedule", "probes", *(f"m = {m}" for m in probes), "within 2 stated"]
     return (
         f"Mean absolute error of log p, nats per clip (mean NFE), exact divergence:\n\n{first}\n\n"
-        f"Hutchinson's estimate, RMS error (RMS of the stated standard error), nats per clip:\n\n{_table(head, lines)}"
+        f"Hutchinson's estimate, RMS error (RMS of the stated standard error), nats per clip:\n\n{table(head, lines)}"
     )
 
 
@@ -119,13 +119,13 @@ def bound(record: Record) -> str:
         [row["schedule"], row["variance"], *(_number(_at(row, "steps", "gap", n)) for n in steps)]
         for row in _where(record["rows"], part="discrete")
     ]
-    first = _table(["schedule", "variance", *(f"T = {n}" for n in steps)], lines)
+    first = table(["schedule", "variance", *(f"T = {n}" for n in steps)], lines)
     continuous = _where(record["rows"], part="continuous")
     lines = [[row["schedule"], *(_number(gap) for gap in row["gap"])] for row in continuous]
     head = ["schedule", *(f"log-SNR {log_snr:g}" for log_snr in continuous[0]["log_snr_max"])]
     return (
         f"Discrete bound minus -log p ({record['settings']['entropy']:.3f} nats in the mean), nats per clip:\n\n{first}"
-        f"\n\nContinuous bound minus -log p by the log-SNR at which it decodes:\n\n{_table(head, lines)}"
+        f"\n\nContinuous bound minus -log p by the log-SNR at which it decodes:\n\n{table(head, lines)}"
     )
 
 
@@ -135,7 +135,7 @@ def weights(record: Record) -> str:
         for row in record["rows"]
     ]
     head = ["objective", "10 % of the weight", "50 %", "90 %", "10 % of the least loss", "50 %", "90 %"]
-    return f"log-SNR below which so much lies, between -14 and 14:\n\n{_table(head, lines)}"
+    return f"log-SNR below which so much lies, between -14 and 14:\n\n{table(head, lines)}"
 
 
 def training(record: Record) -> str:
@@ -153,7 +153,7 @@ def training(record: Record) -> str:
         head = ["objective", "steps to 10 %, v", "2 %, v", "1 %, v", "1 %, noise", "final v, %", "final noise, %"]
         first, later = record["settings"]["gradient_steps"]
         head += [f"gradient's noise, step {first}", f"step {later}"]
-        parts.append(f"{title}:\n\n{_table(head, lines)}")
+        parts.append(f"{title}:\n\n{table(head, lines)}")
     return "\n\n".join(parts)
 
 
@@ -173,11 +173,6 @@ ALT = {
     "weights": "Effective weight of every objective against log-SNR",
     "training": "Excess over the optimum against steps, error of the score and gradient variance against log-SNR",
 }
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rule = ["---"] * len(head)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
 
 
 def _where(rows: list[Record], **wanted: Any) -> list[Record]:

@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from data.sources import moving_shapes
 from data.sources.simulated import Simulated
+from experiments.objectives import __main__ as study
 from experiments.objectives import entropy, figures, gradients, grid, records, tables
 from tests import tiny
 from tests.records import examples
@@ -27,7 +28,8 @@ LOG_SNRS = np.linspace(-7.5, 8.5, 33)
 
 def models_of(study, names=None):
     config = grid.get_config(study)
-    cells = [cell for cell in arms.cells(config, epath.Path("x")) if not cell.seed and cell.arm in (names or cell.arm)]
+    cells = [cell for cell in arms.cells(config, epath.Path("x")) if not cell.seed]
+    cells = [cell for cell in cells if names is None or cell.arm in names]
     mesh = meshes.make_mesh()
     return {cell.arm: build.model(cell.config, mesh, num_channels=3, num_classes=None) for cell in cells}
 
@@ -222,6 +224,8 @@ def test_a_study_goes_on_after_what_is_recorded(monkeypatch, tmp_path, recorded)
     assert records.num_seeds("presets") == 2
     file.write_text(json.dumps(recorded | {"grid": records.hash_of("floor")}))
     assert records.num_seeds("presets") == 0, "of other settings"
+    records.file_of("floor").write_text(json.dumps(recorded | {"grid": records.hash_of("floor"), "floor": 4.7}))
+    assert study.floor(grid.get_config("floor"), []) == {"floor": 4.7}, "measured once"
 
 
 def test_routes_and_densities_are_told(recorded):

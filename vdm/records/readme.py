@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 
 def block(page: str, name: str) -> str:
     """What stands between the markers; empty where they are missing."""
@@ -17,6 +19,11 @@ def replace_block(page: str, name: str, content: str) -> str:
     if not (found_begin and found_end):
         raise ValueError(f"the page needs the lines {begin} and {end}, in this order; {name} goes between them")
     return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
 
 
 def _markers(name: str) -> tuple[str, str]:
