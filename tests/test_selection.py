@@ -123,6 +123,16 @@ def test_what_was_tried_is_not_tried_again(compared, monkeypatch):
     assert again.selections == before.selections and again.arms[0].record == before.arms[0].record
 
 
+def test_what_was_chosen_elsewhere_is_not_tried(tmp_path, monkeypatch):
+    """The rate and average of another comparison, in a folder that holds no trial."""
+    monkeypatch.setattr(selection, "run", None)  # calling it would fail
+    chosen = Selection("VP-SDE", (Tried(3.0, 3e-4, {"long": 2.0, "short": 1.0}),))
+    done = compare.compare(config_of(), tmp_path, {"vp": chosen})
+    config = done.arms[0].record.config
+    assert (config["optimizer"]["learning_rate"], config["evaluation"]["average"]) == (3e-4, "short")
+    assert done.selections == (chosen,) and not (tmp_path / "vp" / "select").exists()
+
+
 @pytest.mark.feature("O20")
 def test_a_rate_that_diverges_loses_and_is_not_trained_again(tmp_path, monkeypatch):
     (cell,) = selection.trials(config_of(), epath.Path(tmp_path), "vp", [1e33])

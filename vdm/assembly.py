@@ -157,12 +157,9 @@ def over_seeds(config: Config, records: Mapping[str, list[Record]]) -> tuple[Ove
     entries = []
     for outcome in outcomes(config):
         measured = {title: [_metric(done, outcome) for done in runs] for title, runs in arms.items()}
-        for one, two in itertools.combinations(measured, 2):
-            by_seed = list(zip(measured[one], measured[two], strict=True))
-            values = np.array([[metric.value for metric in pair] for pair in by_seed])
-            apart = tuple((values[:, 0] - values[:, 1]).tolist())
-            together = statistics.correlation(values[:, 0], values[:, 1])
-            entries.append(OverSeeds(outcome, one, two, apart, by_seed[0][0].unit, correlation=together))
+        values = {title: [metric.value for metric in metrics] for title, metrics in measured.items()}
+        (unit,) = {metric.unit for metrics in measured.values() for metric in metrics} or {""}
+        entries += comparison.paired(outcome, values, unit)
     return comparison.corrected(entries)
 
 

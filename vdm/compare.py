@@ -47,8 +47,11 @@ def main(config: Config, workdir: str) -> int:
     return 0 if all(line.passed for line in done.pass_lines) else 1
 
 
-def compare(config: Config, workdir: epath.PathLike) -> Report | None:
+def compare(config: Config, workdir: epath.PathLike, chosen: Mapping[str, Selection] | None = None) -> Report | None:
     """Runs what is not recorded and writes the report; None after a SIGTERM.
+
+    Args:
+      chosen: arm -> the learning rate and average that an earlier comparison chose for it; nothing is tried then.
 
     Raises:
       ValueError: any arm's config cannot work, before the first one is trained.
@@ -60,11 +63,14 @@ def compare(config: Config, workdir: epath.PathLike) -> Report | None:
         raise ValueError(
             "a comparison starts its runs itself and is one process; with several, train and evaluate each arm"
         )
+    if chosen is not None:
+        config = config.copy_and_resolve_references()
+        config.compare.select.factors = ()
     plan = checked(config, folder)
     healthy = report.read_healthy(config.compare.healthy) if config.compare.healthy else Healthy()
     flops = {name: arms.step_flops(arms.config_of(config, name, 0)) for name in config.compare.arms}
     print(effort(plan, flops))
-    chosen = select(config, folder)
+    chosen = select(config, folder) if chosen is None else chosen
     if chosen is None:
         return None
     grid = list(arms.cells(config, folder, chosen))

@@ -5,8 +5,8 @@ python -m experiments.objectives --only presets    of one study
 python -m experiments.objectives --draw            tables and figure from the records as they are
 python -m experiments.objectives --check           fails where a page is not that of its records; computes nothing
 
-Hours on two cores. Stop it whenever you like (Ctrl-C, or SIGTERM): the same command goes on, and what is recorded
-after each seed is a whole comparison of fewer seeds.
+Hours on two cores. Stop it whenever you like (Ctrl-C, or SIGTERM): the same command goes on, on another machine after
+the last seed that is recorded, and what is recorded after each seed is a whole comparison of fewer seeds.
 """
 
 from __future__ import annotations
@@ -60,15 +60,14 @@ def draw_figure() -> None:
 def compute(study: str) -> bool:
     """Runs what is missing, and records it after each seed; False after a SIGTERM."""
     config, folder = grid.get_config(study), epath.Path(WORKDIR) / study
-    seeds = config.compare.seeds
-    for count in range(1 + records.num_seeds(study), len(seeds) + 1):
-        config.compare.seeds = seeds[:count]
-        made = compare.compare(config, folder)
+    for seed in records.missing(study):
+        config.compare.seeds = (seed,)
+        made = compare.compare(config, folder, records.chosen(study))
         if made is None:
             return False
-        chosen = {one.arm: one for one in made.selections}
-        by_name = {name: chosen[config.compare.arm[name].title] for name in config.compare.arms}
-        cells = list(arms.cells(config, folder, by_name))
+        of_title = {one.arm: one for one in made.selections}
+        chosen = {name: of_title[config.compare.arm[name].title] for name in config.compare.arms}
+        cells = list(arms.cells(config, folder, chosen))
         records.write(study, made, MEASURED_BESIDES.get(study, lambda config, cells: {})(config, cells))
         command.draw(pages, draw_figure)
     return True
@@ -86,16 +85,12 @@ def floor(config: Config, cells: list[arms.Cell]) -> Mapping[str, Any]:
 
 def gradient_variances(config: Config, cells: list[arms.Cell]) -> Mapping[str, Any]:
     """Seed -> arm's title -> variance of the gradient, at the network that even levels have trained."""
-    before = records.kept("density")
-    found: dict[str, dict[str, float]] = dict(before["gradient_variance"]) if before else {}
-    for seed in (seed for seed in config.compare.seeds if str(seed) not in found):
-        of_seed = {cell.arm: cell for cell in cells if cell.seed == seed}
-        even = of_seed[grid.EVEN]
-        _, params, _ = sample.restore(even.config, even.folder)
-        found[str(seed)] = {
-            config.compare.arm[name].title: gradients.variance(cell, params) for name, cell in of_seed.items()
-        }
-    return {"gradient_variance": found}
+    (seed,) = config.compare.seeds
+    of_arm = {cell.arm: cell for cell in cells}
+    even = of_arm[grid.EVEN]
+    _, params, _ = sample.restore(even.config, even.folder)
+    found = {config.compare.arm[name].title: gradients.variance(cell, params) for name, cell in of_arm.items()}
+    return {"gradient_variance": records.kept("density").get("gradient_variance", {}) | {str(seed): found}}
 
 
 MEASURED_BESIDES = {"floor": floor, "density": gradient_variances}

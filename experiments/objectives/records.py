@@ -1,11 +1,15 @@
-"""What is kept of a study's report: every run's numbers, without its learning curves."""
+"""What is kept of a study: every run's numbers, without its learning curves.
+
+A seed of all arms is added at a time, with the rates that were chosen before the first one, so that a study goes on
+from its record alone, on any machine.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from experiments.objectives import grid
 from vdm import build
 from vdm.diffusion import objectives, schedules
 from vdm.records import identity, schema
-from vdm.records.comparison import Arm, Report
+from vdm.records.comparison import Arm, Report, Selection, Tried
 from vdm.records.record import PER_LOG_SNR, Curve
 from vdm.runtime import mesh as meshes
 from vdm.types import Config
@@ -42,10 +46,24 @@ def kept(study: str) -> dict[str, Any]:
     return found[study] if study in found and found[study]["grid"] == hash_of(study) else {}
 
 
-def num_seeds(study: str) -> int:
-    """Recorded of the study as it is now."""
+def missing(study: str) -> list[int]:
+    """Seeds of the study as it is now that are not recorded."""
+    found = {run["seed"] for run in kept(study).get("runs", ())}
+    return [seed for seed in grid.get_config(study).compare.seeds if seed not in found]
+
+
+def chosen(study: str) -> dict[str, Selection] | None:
+    """Arm -> the rate and average that are recorded for it; None where no seed is."""
     record = kept(study)
-    return len({run["seed"] for run in record["runs"]}) if record else 0
+    if not record:
+        return None
+    found = {one["arm"]: _selection(one) for one in record["selections"]}
+    options = grid.get_config(study).compare
+    return {name: found[options.arm[name].title] for name in options.arms}
+
+
+def _selection(one: Mapping[str, Any]) -> Selection:
+    return Selection(one["arm"], tuple(Tried(**tried) for tried in one["tried"]))
 
 
 def hash_of(study: str) -> str:
@@ -54,33 +72,45 @@ def hash_of(study: str) -> str:
 
 
 def write(study: str, report: Report, more: Mapping[str, Any]) -> None:
-    """Writes the record; `more` is what the study measured besides."""
+    """Adds the report's runs to the record; `more` is what the study measured besides."""
     asked = {"study": study, "grid": hash_of(study), "seeds_asked_for": list(grid.get_config(study).compare.seeds)}
-    made = asked | reduced(report) | dict(more)
+    made = asked | joined(kept(study), report) | dict(more)
     file_of(study).parent.mkdir(exist_ok=True)
     file_of(study).write_text(schema.dumps(made, study))
 
 
-def reduced(report: Report) -> dict[str, Any]:
-    """Runs with scores and curve over log-SNR, effective weights, verdicts; protocols by their number."""
-    metrics = [metric for arm in report.arms for metric in arm.record.metrics]
-    protocols = list(dict.fromkeys(identity.canonical_json(metric.protocol) for metric in metrics))
+def joined(before: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """The runs of a record (it may be empty) and of a report, with scores and curve over log-SNR; effective weights;
+    what was chosen; protocols and environments by their number.
+    """
+    found = [metric.protocol for arm in report.arms for metric in arm.record.metrics]
+    protocols = _unique([*before.get("protocols", ()), *found])
+    environments = _unique([*before.get("environments", ()), *(_environment(arm) for arm in report.arms)])
     return {
         "question": report.question,
-        "environment": report.arms[-1].record.starts[-1].environment,
+        "environments": [json.loads(environment) for environment in environments],
         "protocols": [json.loads(protocol) for protocol in protocols],
-        "runs": [_run(arm, protocols) for arm in report.arms],
+        "runs": [*before.get("runs", ()), *(_run(arm, protocols, environments) for arm in report.arms)],
         "weights": weights(report),
         "selections": [
             {"arm": one.arm, "rate": one.chosen.rate, "average": one.average, "is_interior": one.is_interior}
             | {"tried": [dataclasses.asdict(each) for each in one.tried]}
             for one in report.selections
         ],
-        "over_seeds": [dataclasses.asdict(one) | {"verdict": one.verdict} for one in report.over_seeds],
     }
 
 
-def _run(arm: Arm, protocols: list[str]) -> dict[str, Any]:
+def _unique(values: Iterable[Mapping[str, Any]]) -> list[str]:
+    """As JSON, in the order in which they came first."""
+    return list(dict.fromkeys(identity.canonical_json(value) for value in values))
+
+
+def _environment(arm: Arm) -> dict[str, Any]:
+    """Where the run ended."""
+    return dataclasses.asdict(arm.record.starts[-1].environment)
+
+
+def _run(arm: Arm, protocols: list[str], environments: list[str]) -> dict[str, Any]:
     done = arm.record
     scores = [
         {"name": metric.name, "value": metric.value, "low": metric.low, "high": metric.high, "unit": metric.unit}
@@ -91,6 +121,7 @@ def _run(arm: Arm, protocols: list[str]) -> dict[str, Any]:
     return {
         "arm": arm.group or arm.title,
         "seed": done.seeds["config"],
+        "environment": environments.index(identity.canonical_json(_environment(arm))),
         "identity_hash": done.identity_hash,
         "num_steps": done.num_steps,
         "num_parameters": done.num_parameters,

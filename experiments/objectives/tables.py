@@ -18,6 +18,7 @@ from vdm.records.statistics import Interval
 HERE = Path(__file__).parent
 PAGE, FRONT_PAGE = HERE / "README.md", HERE.parents[1] / "README.md"
 VALID, BITS = "valid clips, common_64", "bits/dim (bound)"
+OUTCOMES = {VALID: "%", BITS: ""}  # -> unit
 ROUTES = {"bits/dim (chain)": "discrete bound", "bits/dim (bound)": "continuous bound", "bits/dim (flow)": "flow"}
 ROUTES_BEFORE = (
     "Bits/dim of a chain of 1,000 steps by three routes, against what the world itself needs for the same clips:"
@@ -47,9 +48,10 @@ def presets(record: Record) -> str:
     heads = ["objective", "rate", "valid, own sampler", *(f"at {count}" for count in grid.EVALUATIONS)]
     heads += ["bits/dim, bound", "flow", "not separated: valid at 64", "bits/dim"]
     rows = []
+    pairs = over_seeds(record)
     for arm in arms(record):
         scores = [shown(record, arm, name) for name in ("valid clips", *common, BITS, "bits/dim (flow)")]
-        rows.append([arm, rate(record, arm), *scores, *(not_separated(record, arm, name) for name in (VALID, BITS))])
+        rows.append([arm, rate(record, arm), *scores, *(not_separated(pairs, arm, name) for name in (VALID, BITS))])
     return "\n".join([table(heads, rows), "", *notes(record)])
 
 
@@ -102,14 +104,11 @@ def main_effects(record: Record) -> tuple[OverSeeds, ...]:
         return np.mean([of_seeds(record, title, outcome) for title in titles], axis=0)
 
     entries = []
-    for outcome, unit in ((VALID, "%"), (BITS, "")):
+    for outcome, unit in OUTCOMES.items():
         of_target = {one: means(outcome, [f"{one}, {weight}" for weight in weights]) for one in grid.TARGETS}
         of_weight = {f"w = {one}": means(outcome, [f"{target}, {one}" for target in grid.TARGETS]) for one in weights}
         for levels in (of_target, of_weight):
-            pairs = itertools.combinations(levels, 2)
-            apart = {pair: levels[pair[0]] - levels[pair[1]] for pair in pairs}
-            family = [OverSeeds(outcome, *pair, tuple(values.tolist()), unit) for pair, values in apart.items()]
-            entries += comparison.corrected(family)
+            entries += comparison.corrected(list(comparison.paired(outcome, levels, unit)))
     return tuple(entries)
 
 
@@ -122,13 +121,23 @@ def signed(unit: str) -> Callable[[float], str]:
     return (lambda value: f"{100 * value:+.1f} %") if unit == "%" else "{:+.4f}".format
 
 
-def not_separated(record: Record, arm: str, outcome: str) -> str:
+def over_seeds(record: Record) -> tuple[OverSeeds, ...]:
+    """Every two arms by both outcomes, paired by seed and corrected together; nothing for a single seed."""
+    if len(seeds(record)) < 2:
+        return ()
+    entries = []
+    for outcome, unit in OUTCOMES.items():
+        entries += comparison.paired(outcome, {arm: of_seeds(record, arm, outcome) for arm in arms(record)}, unit)
+    return comparison.corrected(entries)
+
+
+def not_separated(pairs: Sequence[OverSeeds], arm: str, outcome: str) -> str:
     """The arms that an outcome does not tell from this one."""
-    pairs = [one for one in record["over_seeds"] if one["metric"] == outcome and arm in (one["first"], one["second"])]
-    alike = [one["first"] if one["second"] == arm else one["second"] for one in pairs if one["verdict"] != "separated"]
-    if not pairs:
+    own = [one for one in pairs if one.metric == outcome and arm in (one.first, one.second)]
+    alike = [one.first if one.second == arm else one.second for one in own if one.verdict != "separated"]
+    if not own:
         return "one seed"
-    return "all" if len(alike) == len(pairs) else ", ".join(alike) or "none"
+    return "all" if len(alike) == len(own) else ", ".join(alike) or "none"
 
 
 def rate(record: Record, arm: str) -> str:
@@ -182,7 +191,8 @@ def seeds(record: Record) -> list[int]:
 def notes(record: Record) -> Iterator[str]:
     """How much of the study this is, and what it took."""
     done, asked = seeds(record), record["seeds_asked_for"]
-    environment = record["environment"]
+    environment, *_ = record["environments"]
+    commits = dict.fromkeys((one["code"]["commit"] or "unknown")[:12] for one in record["environments"])
     minutes = np.array([sum(run["timings"].values()) for run in record["runs"]]) / 60
     run = record["runs"][0]
     yield (
@@ -190,7 +200,4 @@ def notes(record: Record) -> Iterator[str]:
         f"{run['flops']:.2g} FLOPs a run, {minutes.mean():.1f} minutes with evaluation ({minutes.max():.1f} at most). "
         "Intervals are Student's over seeds (95 %)."
     )
-    yield (
-        f"- {environment['num_cpus']} CPU cores, jax {environment['versions']['jax']}, commit "
-        f"{(environment['code']['commit'] or 'unknown')[:12]}."
-    )
+    yield (f"- {environment['num_cpus']} CPU cores, jax {environment['versions']['jax']}, commit {', '.join(commits)}.")

@@ -138,7 +138,7 @@ def planted(seeds, value):
             runs[-1]["num_parameters"] = 7
             runs[-1]["timings"] = {"train": 60.0 * (1 + seed)}
     environment = {"num_cpus": 2, "versions": {"jax": "0"}, "code": {"commit": "0123456789abcdef"}}
-    return {"runs": runs, "seeds_asked_for": [0, 1, 2], "environment": environment}
+    return {"runs": runs, "seeds_asked_for": [0, 1, 2], "environments": [environment]}
 
 
 def test_main_effects_are_those_that_were_planted():
@@ -163,36 +163,47 @@ def test_main_effects_are_those_that_were_planted():
     assert any("3 of 3 seeds" in line for line in lines)
 
 
-@pytest.fixture(scope="module")
-def recorded():
-    """Two seeds of two arms as a comparison leaves them, with made numbers, and what is kept of them."""
+def a_seed(seed, titles, rate=1e-3):
+    """One seed of all arms as a comparison leaves them, with made numbers."""
     made = []
-    for seed, (index, title) in itertools.product((0, 1), enumerate(("Continuous", "Discrete"))):
-        done = examples.a_record(index)
+    for index, title in enumerate(titles):
+        done = examples.a_record(index % 2)
         levels = {record.PER_LOG_SNR: ((-2.0, 0.1 + index), (0.0, 0.2 + 0.01 * seed))}
         curves = {f"{records.ERROR}log_snr {level}": ((500, level + 1.0), (1000, 0.5)) for level in (0, 2)}
         scores = [(name, 0.1 * index + 0.01 * seed, "%") for name in ("valid clips", *COMMON)]
-        scores += [(name, 4.0 + index + 0.1 * seed, "") for name in ("bits/dim (bound)", "bits/dim (flow)")]
-        metrics = [record.Metric(name, value, value, value, unit, True, {"of": name}) for name, value, unit in scores]
+        scores += [(name, 4.0 + index * (1 + 1e-3 * seed) + 0.1 * seed, "") for name in BOUNDS]
+        metrics = [
+            record.Metric(name, value, value, value, unit, True, {"of": name, "seed": seed})
+            for name, value, unit in scores
+        ]
         done = dataclasses.replace(done, level_losses=levels, curves=curves, metrics=tuple(metrics))
         done = dataclasses.replace(done, seeds={"config": seed})
-        made.append(comparison.Arm(f"{title}_{seed}", f"{title}, {seed}", "", done, examples.clips(2, 1), 1e9, title))
-    tried = tuple(comparison.Tried(factor, 1e-3 * factor, {"long": abs(factor - 1)}) for factor in (0.5, 1.0, 2.0))
-    seeds = comparison.corrected([comparison.OverSeeds(tables.VALID, "Continuous", "Discrete", (-0.1, -0.1001), "%")])
-    report = comparison.Report(
+        (start,) = done.starts
+        code = dataclasses.replace(start.environment.code, commit=f"{seed}" * 40)
+        start = dataclasses.replace(start, environment=dataclasses.replace(start.environment, code=code))
+        done = dataclasses.replace(done, starts=(start,))
+        made.append(comparison.Arm(f"{title}_{seed}", title, "", done, examples.clips(2, 1), 1e9, title))
+    tried = tuple(comparison.Tried(factor, rate * factor, {"long": abs(factor - 1)}) for factor in (0.5, 1.0, 2.0))
+    return comparison.Report(
         title="",
         question="",
         command="",
         arms=tuple(made),
         real=examples.clips(2, 9),
-        selections=tuple(comparison.Selection(title, tried) for title in ("Continuous", "Discrete")),
-        over_seeds=seeds,
+        selections=tuple(comparison.Selection(title, tried) for title in titles),
     )
-    kept = records.reduced(report) | {"seeds_asked_for": [0, 1, 2]}
-    return json.loads(schema.dumps(kept, "x"))
 
 
 COMMON = tuple(f"valid clips, common_{count}" for count in grid.EVALUATIONS)
+BOUNDS = ("bits/dim (bound)", "bits/dim (flow)")
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """What is kept of two seeds of two arms."""
+    first, second = (a_seed(seed, ("Continuous", "Discrete")) for seed in (0, 1))
+    kept = records.joined(records.joined({}, first), second) | {"seeds_asked_for": [0, 1, 2]}
+    return json.loads(schema.dumps(kept, "x"))
 
 
 def test_a_report_is_kept_and_told(recorded):
@@ -200,7 +211,8 @@ def test_a_report_is_kept_and_told(recorded):
     (row,) = (line for line in lines if line.startswith("| Discrete |"))
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[1] == "0.001, long" and cells[2].startswith("10.5 (") and cells[8].startswith("5.050 (")
-    assert cells[-2:] == ["none", "one seed"], "the bits were not compared"
+    assert cells[-2:] == ["all", "none"], "ten points in both seeds say nothing; 1.000 and 1.001 bits do"
+    assert any(f"commit {'0' * 12}, {'1' * 12}." in line for line in lines)
     assert any("2 of 3 seeds of 412,345 parameters" in line for line in lines)
     assert recorded["runs"][0]["noise_error"] == [[500, 2.0], [1000, 0.5]]
     for points in recorded["weights"].values():
@@ -215,16 +227,46 @@ def test_an_arm_has_one_colour_in_the_figure(recorded):
     assert colours[0] == colours[1] and len(set(colours[0].values())) == 2
 
 
-def test_a_study_goes_on_after_what_is_recorded(monkeypatch, tmp_path, recorded):
+def test_a_study_goes_on_from_its_record_alone(monkeypatch, tmp_path):
+    """Seed by seed, with the rates that were chosen before the first one; no work directory is needed."""
+    titles = [title for title, _ in grid.PRESETS.values()]
+    asked = []
+
+    def compared(config, folder, chosen):
+        (seed,) = config.compare.seeds
+        asked.append((seed, chosen))
+        return a_seed(seed, titles, rate=1e-3) if seed < stop_at else None
+
     monkeypatch.setattr(records, "HERE", tmp_path)
-    assert records.num_seeds("presets") == 0
+    monkeypatch.setattr(study.compare, "compare", compared)
+    monkeypatch.setattr(study.command, "draw", lambda *pages: None)
+    stop_at = 2
+    assert records.missing("presets") == [0, 1, 2, 3, 4]
+    assert not study.compute("presets"), "stopped"
+    assert records.missing("presets") == [2, 3, 4]
+    stop_at = 5
+    assert study.compute("presets")
+    assert [seed for seed, _ in asked] == [0, 1, 2, 2, 3, 4]
+    assert asked[0][1] is None
+    for _, chosen in asked[1:]:
+        assert list(chosen) == list(grid.PRESETS)
+        assert all((one.chosen.rate, one.average, one.is_interior) == (1e-3, "long", True) for one in chosen.values())
+    found = records.kept("presets")
+    assert tables.seeds(found) == [0, 1, 2, 3, 4] and len(found["runs"]) == 5 * len(titles)
+    for run in found["runs"]:
+        assert found["environments"][run["environment"]]["code"]["commit"] == f"{run['seed']}" * 40
+        for metric in run["metrics"]:
+            assert found["protocols"][metric["protocol"]] == {"of": metric["name"], "seed": run["seed"]}
+
+
+def test_a_record_of_other_settings_is_none(monkeypatch, tmp_path, recorded):
+    monkeypatch.setattr(records, "HERE", tmp_path)
     file = records.file_of("presets")
     file.parent.mkdir()
-    file.write_text(json.dumps(recorded | {"grid": records.hash_of("presets")}))
-    assert records.num_seeds("presets") == 2
     file.write_text(json.dumps(recorded | {"grid": records.hash_of("floor")}))
-    assert records.num_seeds("presets") == 0, "of other settings"
+    assert records.missing("presets") == [0, 1, 2, 3, 4] and records.chosen("presets") is None
     records.file_of("floor").write_text(json.dumps(recorded | {"grid": records.hash_of("floor"), "floor": 4.7}))
+    assert records.missing("floor") == [2]
     assert study.floor(grid.get_config("floor"), []) == {"floor": 4.7}, "measured once"
 
 

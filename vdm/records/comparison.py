@@ -6,12 +6,13 @@ Every number comes from a record or from an interval computed on samples; nothin
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from vdm.records import identity, statistics
 from vdm.records.record import Metric, Record
@@ -84,6 +85,20 @@ class OverSeeds:
         if self.p_value is None:
             return statistics.verdict(self.difference)
         return "separated" if self.p_value <= 1 - statistics.CONFIDENCE else "not separated"
+
+
+def paired(
+    metric: str, values: Mapping[str, Sequence[float] | Float[np.ndarray, " seeds"]], unit: str
+) -> Iterator[OverSeeds]:
+    """The differences of every two arms, seed by seed; not yet `corrected`.
+
+    Args:
+      values: arm's title -> the metric of each seed, in the same order for all arms.
+    """
+    for one, two in itertools.combinations(values, 2):
+        first, second = np.array(values[one]), np.array(values[two])
+        together = statistics.correlation(first, second)
+        yield OverSeeds(metric, one, two, tuple((first - second).tolist()), unit, correlation=together)
 
 
 def corrected(entries: Sequence[OverSeeds]) -> tuple[OverSeeds, ...]:
