@@ -1,8 +1,9 @@
 """Runs the ladder, and writes the tables of the README from its records.
 
-python -m experiments.metrics            features of every set that are not in runs/metrics, then the records
-python -m experiments.metrics --draw     the tables from the records as they are
-python -m experiments.metrics --check    fails where a table is not that of its records; computes nothing
+python -m experiments.metrics                  features of every set that are not in runs/metrics, then the records
+python -m experiments.metrics --only trails    of one source
+python -m experiments.metrics --draw           the tables from the records as they are
+python -m experiments.metrics --check          fails where a table is not that of its records; computes nothing
 
 About an hour on two cores, nearly all of it I3D; stop it whenever you like.
 """
@@ -33,12 +34,16 @@ KEPT = Path("runs/metrics")  # features, which take long and are not committed
 
 def main() -> None:
     command.main(
-        "experiments.metrics", __doc__, compute=compute, pages=lambda: {tables.PAGE: tables.page(grid.records())}
+        "experiments.metrics",
+        __doc__,
+        compute=compute,
+        pages=lambda: {tables.PAGE: tables.page(grid.records())},
+        parts=list(grid.SOURCES),
     )
 
 
 def compute(only: str | None) -> None:
-    for name in grid.SOURCES:
+    for name in (only,) if only else grid.SOURCES:
         grid.file_of(name).parent.mkdir(exist_ok=True)
         grid.file_of(name).write_text(json.dumps(record(name), indent=1) + "\n")
 
