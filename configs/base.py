@@ -352,6 +352,8 @@ def _scores() -> ConfigDict:
     scores.log_snr_min = -10.0  # between which `bound` is taken, as far as the objective reaches
     scores.log_snr_max = 10.0  # the flow starts here
     scores.num_levels = 32  # of the bound, for every clip; and fixed log-SNRs of its curve
+    scores.chain = ConfigDict()
+    scores.chain.variance_interpolation = 1.0  # of its steps' log-variance, from the lower one (0) to the upper one (1)
     scores.flow = ConfigDict()
     scores.flow.rtol = 1e-4  # and atol, of the solver
     scores.flow.probes = 1  # of the divergence, random signs

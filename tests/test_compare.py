@@ -22,9 +22,10 @@ from etils import epath
 from configs import base, demo
 from tests import tiny
 from tests.test_train import REPOSITORY, assert_bitwise_equal, saved_state
-from vdm import arms, assembly, compare, evaluate, sample, train
+from vdm import arms, assembly, build, compare, evaluate, likelihoods, sample, train
 from vdm.__main__ import main as run_main
 from vdm.records import record
+from vdm.records.comparison import OverSeeds
 from vdm.runtime import checkpoints, processes
 
 CHILDREN = "/proc/{pid}/task/{pid}/children"
@@ -52,9 +53,7 @@ def grid():
     return config
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("compared")
+def grid_of_samplings():
     config = grid()
     config.compare.parallel = 2
     config.compare.vary.update(parts=("train", "sample"), repeats=1)
@@ -62,7 +61,13 @@ def compared(tmp_path_factory):
     with config.unlocked():
         for count in (2, 4):
             config.scores.sampling[f"common_{count}"] = base.common_sampling(count, -6.0, 6.0)
-    return folder, compare.compare(config, folder)
+    return config
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    return folder, compare.compare(grid_of_samplings(), folder)
 
 
 @pytest.mark.smoke
@@ -259,6 +264,31 @@ def test_what_is_recorded_is_not_run_again(compared, monkeypatch):
     monkeypatch.setattr(train, "train", None)  # calling it would fail
     again = compare.compare(grid(), folder)
     assert [arm.record for arm in again.arms] == [arm.record for arm in before.arms]
+
+
+def test_what_was_measured_by_another_protocol_is_measured_again(compared):
+    config = grid_of_samplings()
+    (cell, *_) = arms.cells(config, epath.Path(compared[0]))
+    done = read_record(cell.folder)
+    assert arms.is_measured(cell, done)
+    cell.config.scores.update(likelihoods=("bound",))
+    assert not arms.is_measured(cell, done)
+    protocol = likelihoods.protocol_of(build.experiment(cell.config), "bound")
+    bits = record.Metric(likelihoods.TITLES["bound"], 4.0, 3.9, 4.1, "", False, protocol)
+    done = dataclasses.replace(done, metrics=(*done.metrics, bits))
+    assert arms.is_measured(cell, done)
+    for change in ({"num_likelihood": 5}, {"num_levels": 7}, {"sampling": {"common_2": {"num_steps": 3}}}):
+        changed = dataclasses.replace(cell, config=cell.config.copy_and_resolve_references())
+        changed.config.scores.update(change)
+        assert not arms.is_measured(changed, done), change
+
+
+def test_differences_are_told_in_their_unit():
+    def told(unit):
+        return compare.told(OverSeeds("bits/dim (bound)", "DDPM", "EDM", (-0.1, -0.102), unit))
+
+    assert "DDPM minus EDM is -0.101 (95 %: -0.1137 to -0.08829)" in told("")  # t(0.975) = 12.706, standard error 0.001
+    assert "DDPM minus EDM is -10.1% (95 %: -11.4% to -8.8%)" in told("%")
 
 
 def test_two_arms_of_one_title_are_refused(tmp_path):

@@ -81,18 +81,23 @@ def test_the_bound_of_a_chain_is_the_exact_codes_loss():
     """Every step on Gaussian pixels has a closed form. What a chain loses to the density falls with its steps: its
     reverse steps keep the variance that they would have if the clean clip were known.
     """
-    found = {steps: _of_chain(steps) for steps in (STEPS // 4, STEPS)}
+    found = {steps: _of_chain(steps, share=0.0) for steps in (STEPS // 4, STEPS)}
     for steps, (measured, expected) in found.items():
         assert measured == pytest.approx(expected, abs=0.04), steps  # three times what the noise leaves
     assert found[STEPS // 4][0] > found[STEPS][0] + 0.15
+    for share in (0.5, 1.0):
+        measured, expected = _of_chain(STEPS // 4, share=share)
+        assert measured == pytest.approx(expected, abs=0.04)
+        assert abs(measured - found[STEPS // 4][0]) > 0.1, "another variance is another bound"
     # a bin of a pixel, 2/255 wide, is narrow beside the first level's noise: its mass is its width times the density
-    measured, expected = _of_chain(STEPS // 4, dequantise=False)
+    measured, expected = _of_chain(STEPS // 4, share=0.0, dequantise=False)
     assert measured + 7 == pytest.approx(expected + math.log2(255 / 2), abs=0.04)
 
 
-def _of_chain(steps, dequantise=True):
+def _of_chain(steps, share, dequantise=True):
     """Bits/dim beyond the density of the clips, measured and in closed form."""
     experiment = exact(dequantise, discretise=steps, num_clips=256, background=-0.95)  # no pixel in the outermost bins
+    experiment.config.scores.chain.variance_interpolation = share
     found = likelihoods.over_clips(experiment, likelihoods.make_chain(experiment, {}), {})
     x = dequantised(experiment, 256)
     if not dequantise:
@@ -105,7 +110,9 @@ def _of_chain(steps, dequantise=True):
     # the mean squared error of the exact network for pixels whose second moment is not the one it believes in
     shrink = np.sqrt(alpha2) * VARIANCE / (alpha2 * VARIANCE + sigma2)
     error = (1 - shrink * np.sqrt(alpha2)) ** 2 * second + shrink**2 * sigma2
-    nats = 0.5 * np.sum((np.exp(log_snr[:-1]) - np.exp(log_snr[1:])) * error[1:])
+    ratio = share * np.log(sigma2[1:] / sigma2[:-1])  # log variance of a step over the lower one
+    weighted = np.exp(-ratio) * (np.exp(log_snr[:-1]) - np.exp(log_snr[1:])) * error[1:]
+    nats = 0.5 * np.sum(ratio + np.exp(-ratio) - 1 + weighted)
     nats += 0.5 * np.log(2 * np.pi * sigma2[0]) + 0.5 * error[0] / sigma2[0]
     nats += 0.5 * np.exp(log_snr[-1]) * second
     density = 0.5 * (second / VARIANCE + math.log(2 * math.pi * VARIANCE))
@@ -165,7 +172,7 @@ def test_what_has_no_bound_of_a_chain_is_refused():
     config.network.learned_variance = True
     config.objective.variance_weight = 0.001
     config.scores.update(likelihoods=("chain",), num_likelihood=NUM_CLIPS)
-    with pytest.raises(ValueError, match="has chain, which takes the lower variance"):
+    with pytest.raises(ValueError, match="has chain, which takes one variance_interpolation for all steps"):
         likelihoods.check(build.experiment(config))
 
 
@@ -181,7 +188,7 @@ def test_a_run_is_told_what_was_measured_and_how():
     for metric in metrics:
         likelihoods.ask_again(asked, metric.protocol)
     assert asked.scores.to_dict() == experiment.config.scores.to_dict()
-    with pytest.raises(ValueError, match="no protocol of bits/dim: 'rtol'"):
+    with pytest.raises(ValueError, match="no protocol of bits/dim: 'probes'"):
         likelihoods.ask_again(asked, {"metric": "flow", "num_likelihood": 4, "log_snr_max": 10.0})
     assert len(curves[PER_LOG_SNR]) > 100
     with pytest.raises(ValueError, match=r"config.scores.likelihoods is 'elbo'; it must be one of: chain, bound, flow"):

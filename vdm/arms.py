@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from etils import epath
 
 from configs import base
-from vdm import build, evaluate, likelihoods, traces
-from vdm.records import identity, record
+from vdm import build, evaluate, traces
+from vdm.records import identity
 from vdm.records.comparison import Selection
 from vdm.records.record import OWN, Record
 from vdm.types import Config
@@ -140,9 +140,8 @@ def outcomes(config: Config) -> tuple[str, ...]:
     return config.compare.outcomes or ((evaluate.VALID,) if build.oracle(config) is not None else ())
 
 
-def check_lines(config: Config) -> None:
-    """Raises ValueError for a line about a metric that will not be measured, before anything is."""
-    measured = will_measure(config)
+def check_lines(config: Config, measured: Collection[str]) -> None:
+    """Raises ValueError for a line about a metric that will not be `measured`."""
     for name in config.compare.outcomes:
         if name not in measured:
             raise ValueError(
@@ -159,21 +158,11 @@ def check_lines(config: Config) -> None:
                 )
 
 
-def will_measure(config: Config) -> dict[str, str]:
-    """The names of the metrics that every run will have -> what their clips are drawn by."""
-    of_oracle = (evaluate.VALID, evaluate.DIRECTIONS) if build.oracle(config) is not None else ()
-    of_samples = *of_oracle, *(build.title_of(config, name) for name in config.scores.metrics)
-    samplings = OWN, *config.scores.samplings
-    drawn = {record.name_by(name, sampling): sampling for sampling in samplings for name in of_samples}
-    return drawn | {likelihoods.TITLES[name]: OWN for name in config.scores.likelihoods}
-
-
 def is_measured(cell: Cell, done: Record) -> bool:
-    """Whether a run has all the metrics that its config asks for, by the samplers that it now describes."""
-    found = {metric.name: metric.protocol.get("sampler") for metric in done.metrics}
-    samplers = {name: evaluate.sampler_of(made) for name, made in build.sampling_configs(cell.config).items()}
-    wanted = will_measure(cell.config).items()
-    return all(name in found and found[name] == samplers.get(sampling) for name, sampling in wanted)
+    """Whether a run has all the metrics that its config asks for now, by its protocols."""
+    found = {metric.name: identity.canonical_json(metric.protocol) for metric in done.metrics}
+    wanted = evaluate.expected(build.experiment(cell.config), build.measures(cell.config))
+    return all(found.get(name) == identity.canonical_json(protocol) for name, protocol in wanted.items())
 
 
 def check_validation(experiment: build.Experiment) -> None:

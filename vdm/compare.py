@@ -18,6 +18,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 from etils import epath
@@ -27,9 +28,8 @@ from rich.table import Table
 from vdm import arms, assembly, build, evaluate, likelihoods, sample, scoring, selection, train, variance
 from vdm.arms import Cell
 from vdm.records import record, report
-from vdm.records.comparison import Healthy, Report, Selection, Tried
+from vdm.records.comparison import Comparison, Healthy, OverSeeds, Report, Selection, Tried
 from vdm.records.record import Record
-from vdm.records.statistics import Interval
 from vdm.runtime import processes
 from vdm.runtime.processes import JobFailed
 from vdm.types import Config
@@ -47,11 +47,13 @@ def main(config: Config, workdir: str) -> int:
     return 0 if all(line.passed for line in done.pass_lines) else 1
 
 
-def compare(config: Config, workdir: epath.PathLike, chosen: Mapping[str, Selection] | None = None) -> Report | None:
+def compare(
+    config: Config, workdir: epath.PathLike, chosen: Mapping[str, Selection] = MappingProxyType({})
+) -> Report | None:
     """Runs what is not recorded and writes the report; None after a SIGTERM.
 
     Args:
-      chosen: arm -> the learning rate and average that an earlier comparison chose for it; nothing is tried then.
+      chosen: arm -> the learning rate and average that an earlier comparison chose for it; none is tried for these.
 
     Raises:
       ValueError: any arm's config cannot work, before the first one is trained.
@@ -63,17 +65,14 @@ def compare(config: Config, workdir: epath.PathLike, chosen: Mapping[str, Select
         raise ValueError(
             "a comparison starts its runs itself and is one process; with several, train and evaluate each arm"
         )
-    if chosen is not None:
-        config = config.copy_and_resolve_references()
-        config.compare.select.factors = ()
-    plan = checked(config, folder)
+    plan = checked(config, folder, chosen)
     healthy = report.read_healthy(config.compare.healthy) if config.compare.healthy else Healthy()
     flops = {name: arms.step_flops(arms.config_of(config, name, 0)) for name in config.compare.arms}
     print(effort(plan, flops))
-    chosen = select(config, folder) if chosen is None else chosen
-    if chosen is None:
+    selected = select(config, folder, chosen)
+    if selected is None:
         return None
-    grid = list(arms.cells(config, folder, chosen))
+    grid = list(arms.cells(config, folder, selected))
     repeats = list(variance.cells(grid))
     for cell in (*grid, *repeats):
         record.read_same(cell.folder, cell.config)
@@ -85,7 +84,7 @@ def compare(config: Config, workdir: epath.PathLike, chosen: Mapping[str, Select
     timings = {"this start of the comparison": time.monotonic() - since}
     spreads = tuple(variance.spreads(config, grid, repeats, records))
     made = dataclasses.replace(
-        made, healthy=healthy, timings=timings, selections=tuple(chosen.values()), spreads=spreads
+        made, healthy=healthy, timings=timings, selections=tuple(selected.values()), spreads=spreads
     )
     report.write(folder, made)
     return made
@@ -101,25 +100,29 @@ def read_all(cells: Sequence[Cell]) -> dict[epath.Path, Record]:
     return found
 
 
-def checked(config: Config, folder: epath.Path) -> list[Cell]:
+def checked(config: Config, folder: epath.Path, chosen: Mapping[str, Selection] = MappingProxyType({})) -> list[Cell]:
     """All runs as far as they are known: those that try learning rates, the grid with the arms' own rates, repeats.
+
+    Args:
+      chosen: as for `compare`.
 
     Raises:
       ValueError: any arm's config cannot work, its scores could not be computed or compared, or a folder holds another
         run.
     """
     likelihoods.check_options(config)
-    grid = list(arms.cells(config, folder))
-    arms.check_lines(config)
+    grid = list(arms.cells(config, folder, chosen))
     selection.check(config)
     variance.check(config)
     factors = config.compare.select.factors
-    trials = [cell for name in config.compare.arms for cell in selection.trials(config, folder, name, factors)]
+    to_try = [name for name in config.compare.arms if name not in chosen]
+    trials = [cell for name in to_try for cell in selection.trials(config, folder, name, factors)]
     repeats = list(variance.cells(grid))
-    for cell in trials if factors else (*grid, *repeats):
+    for cell in trials or (*grid, *repeats):
         record.read_same(cell.folder, cell.config)
     experiments = [build.experiment(cell.config) for cell in grid if cell.seed == config.compare.seeds[0]]
     measures = build.measures(config)
+    arms.check_lines(config, evaluate.expected(experiments[0], measures))
     for experiment in experiments:
         arms.check_validation(experiment)
         scoring.check(experiment, measures)
@@ -152,14 +155,18 @@ def at_once(config: Config) -> int:
     return config.compare.parallel if jax.default_backend() == "cpu" else 1
 
 
-def select(config: Config, folder: epath.Path) -> dict[str, Selection] | None:
+def select(config: Config, folder: epath.Path, chosen: Mapping[str, Selection]) -> dict[str, Selection] | None:
     """The learning rate and average of every arm that is trained; {} where none are to be chosen, None after a SIGTERM.
+
+    Args:
+      chosen: arm -> what is known already.
 
     Raises:
       ValueError: every rate of an arm diverged.
     """
-    factors = tuple(config.compare.select.factors)
-    waiting = {name: list(selection.trials(config, folder, name, factors)) for name in config.compare.arms}
+    factors, names = tuple(config.compare.select.factors), config.compare.arms
+    to_try = [name for name in names if name not in chosen]
+    waiting = {name: list(selection.trials(config, folder, name, factors)) for name in to_try}
     found: dict[str, list[Tried]] = {name: [] for name, cells in waiting.items() if cells}
     while any(waiting.values()):
         running = [cell for cells in waiting.values() for cell in cells]
@@ -171,7 +178,8 @@ def select(config: Config, folder: epath.Path) -> dict[str, Selection] | None:
         for name, tried in found.items():
             beyond = selection.next_factor(tried, factors, config.compare.select.max_more)
             waiting[name] = [] if beyond is None else list(selection.trials(config, folder, name, [beyond]))
-    return {name: selection.chosen(config.compare.arm[name].title, tried) for name, tried in found.items()}
+    best = {name: selection.chosen(config.compare.arm[name].title, tried) for name, tried in found.items()}
+    return {name: one for name in names if (one := chosen.get(name) or best.get(name))}
 
 
 def run_cell(cell: Cell) -> Record | None:
@@ -238,15 +246,11 @@ def print_report(done: Report, folder: epath.Path) -> None:
         table.add_row(line.what, line.arm, show(line.value), f"{line.relation} {show(line.limit)}", mark)
     console.print(table)
     for entry in done.comparisons:
-        console.print(
-            f"{entry.metric}: {entry.first} minus {entry.second} is {shown(entry.difference)}, over samples of these "
-            "two networks"
-        )
+        console.print(f"{told(entry)}, over samples of these two networks")
     for entries, whose in ((done.over_seeds, "these"), (done.healthy.over_seeds, "the healthy run's")):
         for entry in entries:
             console.print(
-                f"{entry.metric}: {entry.first} minus {entry.second} is {shown(entry.difference)}, over {whose} "
-                f"{len(entry.by_seed)} seeds of training: [bold]{entry.verdict}[/]"
+                f"{told(entry)}, over {whose} {len(entry.by_seed)} seeds of training: [bold]{entry.verdict}[/]"
             )
     for pair in done.correlations:
         console.print(
@@ -260,6 +264,8 @@ def print_report(done: Report, folder: epath.Path) -> None:
     console.print(f"The report: {folder / report.HTML_NAME}")
 
 
-def shown(difference: Interval) -> str:
-    """A difference of shares with its interval."""
-    return f"{difference.estimate:+.1%} (95 %: {difference.low:+.1%} to {difference.high:+.1%})"
+def told(entry: Comparison | OverSeeds) -> str:
+    """A difference with its interval, of shares in per cent."""
+    show = "{:+.1%}".format if entry.unit == "%" else "{:+.4g}".format
+    estimate, low, high = map(show, (entry.difference.estimate, entry.difference.low, entry.difference.high))
+    return f"{entry.metric}: {entry.first} minus {entry.second} is {estimate} (95 %: {low} to {high})"

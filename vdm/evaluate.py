@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ import numpy as np
 from etils import epath
 
 from vdm import build, likelihoods, sample, scoring, validation
+from vdm.metrics.oracles import ShapeOracle
 from vdm.metrics.protocol import PRESETS
 from vdm.records import identity, record, statistics
 from vdm.records.record import OWN, Metric, Record
@@ -136,19 +137,22 @@ def draw(
 
 
 def of_sampling(metric: Metric, name: str, experiment: build.Experiment) -> Metric:
-    """The metric with what its clips were drawn by.
+    """The metric with what its clips were drawn by."""
+    protocol = metric.protocol | _drawn_by(name, experiment)
+    return dataclasses.replace(metric, name=record.name_by(metric.name, name), protocol=protocol)
+
+
+def _drawn_by(name: str, experiment: build.Experiment) -> dict[str, Any]:
+    """What a sampling adds to a protocol.
 
     Own samplers may differ between runs that are compared, as long as they take the same number of evaluations.
     """
-    protocol = metric.protocol | {
+    about = {
         "sampling": name,
         "network_evaluations": experiment.sampler.num_evaluations,
         "parameters": "average",  # which one was chosen for a run is said by its config
     }
-    if name == OWN:
-        return dataclasses.replace(metric, protocol=protocol)
-    protocol["sampler"] = sampler_of(experiment.config)
-    return dataclasses.replace(metric, name=record.name_by(metric.name, name), protocol=protocol)
+    return about if name == OWN else about | {"sampler": sampler_of(experiment.config)}
 
 
 def sampler_of(config: Config) -> dict[str, Any]:
@@ -163,13 +167,7 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
         return ()
     reading = oracle.read(clips)
     summary = oracle.summary(reading)
-    config = experiment.config
-    protocol: dict[str, Any] = {
-        "samples": len(clips),
-        "frames": config.data.num_frames,
-        "seed": experiment.seed_of("sample"),
-        "oracle": oracle.protocol,
-    }
+    protocol = _oracle_protocol(experiment, oracle, len(clips))
     share = statistics.proportion(int(reading.valid.sum()), len(clips))
     valid = Metric(VALID, share.estimate, share.low, share.high, "%", True, protocol)
     distance = Metric(DIRECTIONS, summary["direction_total_variation"], None, None, "", False, protocol)
@@ -178,3 +176,30 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
         for reason, count in summary["failed"].items()
     ]
     return (valid, distance, *failed)
+
+
+def _oracle_protocol(experiment: build.Experiment, oracle: ShapeOracle, num_samples: int) -> dict[str, Any]:
+    return {
+        "samples": num_samples,
+        "frames": experiment.config.data.num_frames,
+        "seed": experiment.seed_of("sample"),
+        "oracle": oracle.protocol,
+    }
+
+
+def expected(experiment: build.Experiment, measures: Sequence[build.Measure]) -> dict[str, dict[str, Any]]:
+    """Every metric that `evaluate` gives a run, but the counts of why clips failed -> its protocol."""
+    config, oracle = experiment.config, build.oracle(experiment.config)
+    of_samples = {measure.title: scoring.recorded_protocol(config, measure) for measure in measures}
+    if oracle is not None:
+        of_samples |= dict.fromkeys(
+            (VALID, DIRECTIONS), _oracle_protocol(experiment, oracle, config.evaluation.num_samples)
+        )
+    found = {
+        record.name_by(name, sampling): protocol | _drawn_by(sampling, sampled)
+        for sampling, sampled in ({OWN: experiment} | build.samplings(experiment)).items()
+        for name, protocol in of_samples.items()
+    }
+    return found | {
+        likelihoods.TITLES[name]: likelihoods.protocol_of(experiment, name) for name in config.scores.likelihoods
+    }

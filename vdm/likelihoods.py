@@ -55,7 +55,7 @@ def measure(
         of_batch = made[name](experiment, params)
         per_clip = over_clips(experiment, of_batch, params, beat)
         interval = statistics.mean_of_few(per_clip)
-        protocol = _protocol(experiment, name)
+        protocol = protocol_of(experiment, name)
         metrics.append(Metric(TITLES[name], interval.estimate, interval.low, interval.high, "", False, protocol))
     return tuple(metrics), {PER_LOG_SNR: curve(experiment, params, beat)}
 
@@ -68,6 +68,11 @@ def check_options(config: Config) -> None:
     for key, smallest in (("num_likelihood", 2), ("num_levels", 2)):
         if options[key] < smallest:
             raise ValueError(f"config.scores.{key} is {options[key]}; it must be at least {smallest}")
+    if not 0.0 <= options.chain.variance_interpolation <= 1.0:
+        raise ValueError(
+            f"config.scores.chain.variance_interpolation is {options.chain.variance_interpolation:g}; it must be from "
+            "0, the lower variance of a step, to 1, the upper one"
+        )
     if options.log_snr_min >= options.log_snr_max:
         raise ValueError(
             f"config.scores.log_snr_min is {options.log_snr_min:g} and log_snr_max {options.log_snr_max:g}; the first "
@@ -104,8 +109,8 @@ def _check_chain(experiment: build.Experiment) -> None:
         )
     if config.network.learned_variance:
         raise ValueError(
-            "config.scores.likelihoods has chain, which takes the lower variance for all steps, and this network has "
-            "learned its own (config.network.learned_variance); leave it out"
+            "config.scores.likelihoods has chain, which takes one variance_interpolation for all steps, and this "
+            "network has learned its own (config.network.learned_variance); leave it out"
         )
 
 
@@ -145,6 +150,7 @@ def make_chain(experiment: build.Experiment, params: Params) -> OfBatch:
             _noise(experiment, batch),
             decoder=decoder,
             noise_prior=experiment.objective.noise_prior,
+            share=experiment.config.scores.chain.variance_interpolation,
         )
         return _bits(experiment, found)
 
@@ -241,14 +247,11 @@ def _denoiser(experiment: build.Experiment, params: Params, batch: Mapping[str, 
     return objectives.denoiser(experiment.objective_of(params), predict)
 
 
-def _protocol(experiment: build.Experiment, name: str) -> dict[str, Any]:
+def protocol_of(experiment: build.Experiment, name: str) -> dict[str, Any]:
     """What was asked for; how far the objective reaches is its own."""
     config, options = experiment.config, experiment.config.scores
-    own = {
-        "chain": {"steps": experiment.objective.schedule.num_steps},
-        "bound": {},
-        "flow": {"rtol": options.flow.rtol, "probes": options.flow.probes},
-    }[name]
+    own = dict(options[name]) if name in options else {}
+    own |= {"steps": experiment.objective.schedule.num_steps} if name == "chain" else {}
     return {
         "metric": name,
         "num_likelihood": options.num_likelihood,
@@ -265,7 +268,7 @@ def ask_again(config: Config, protocol: Mapping[str, Any]) -> None:
     """Sets `config.scores` so that the number of this protocol is taken once more, beside those asked for already.
 
     Raises:
-      ValueError: it is none of `_protocol`.
+      ValueError: it is none of `protocol_of`.
     """
     options = config.scores
     try:
@@ -273,8 +276,8 @@ def ask_again(config: Config, protocol: Mapping[str, Any]) -> None:
         build.lookup(TITLES, name, "scores.likelihoods")
         for key in ("num_likelihood", *_DEPENDS_ON[name]):
             options[key] = protocol[key]
-        if name == "flow":
-            options.flow.update({key: protocol[key] for key in ("rtol", "probes")})
+        for key in options.get(name, ()):  # the route's own
+            options[name][key] = protocol[key]
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no protocol of bits/dim: {error}") from error
     options.likelihoods = (*options.likelihoods, name)

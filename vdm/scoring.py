@@ -113,6 +113,14 @@ def protocol_of(config: Config, measure: build.Measure) -> Protocol:
     )
 
 
+def recorded_protocol(config: Config, measure: build.Measure) -> dict[str, Any]:
+    """The protocol as records have it, with what it is called."""
+    protocol = dataclasses.asdict(protocol_of(config, measure))
+    if config.scores.preset:
+        protocol |= {"preset": config.scores.preset, "assumed": list(config.scores.assumed)}
+    return protocol
+
+
 @dataclasses.dataclass(frozen=True)
 class Scorer:
     """Scores a network's clips 0, ..., num_samples x repeats - 1, of which it needs the features alone.
@@ -230,9 +238,6 @@ def make_features(
 
 
 def _metric(config: Config, measure: build.Measure, found: scores.Score) -> Metric:
-    protocol: dict[str, Any] = dataclasses.asdict(protocol_of(config, measure))
-    if config.scores.preset:
-        protocol |= {"preset": config.scores.preset, "assumed": list(config.scores.assumed)}
     curve = found.curve
     return Metric(
         measure.title,
@@ -241,7 +246,7 @@ def _metric(config: Config, measure: build.Measure, found: scores.Score) -> Metr
         found.high,
         "",
         measure.distance.higher_is_better,
-        protocol,
+        recorded_protocol(config, measure),
         floor=found.floor,
         at_infinity=None if curve is None else curve.at_infinity,
         by_number=None if curve is None else tuple(zip(curve.sizes, curve.means, strict=True)),

@@ -48,11 +48,11 @@ def compute_all(only: str | None) -> None:
 
 
 def pages() -> dict[Path, str]:
-    return tables.pages(records.records())
+    return tables.pages(records.complete())
 
 
 def draw_figure() -> None:
-    found = records.records()
+    found = records.complete()
     if "presets" in found:
         figures.draw(found["presets"])
 
@@ -60,8 +60,10 @@ def draw_figure() -> None:
 def compute(study: str) -> bool:
     """Runs what is missing, and records it after each seed; False after a SIGTERM."""
     config, folder = grid.get_config(study), epath.Path(WORKDIR) / study
-    for seed in records.missing(study):
+    all_arms = config.compare.arms
+    for seed, names in records.missing(study).items():
         config.compare.seeds = (seed,)
+        config.compare.arms = all_arms if study in MEASURED_BESIDES else tuple(names)  # what is besides is of them all
         made = compare.compare(config, folder, records.chosen(study))
         if made is None:
             return False

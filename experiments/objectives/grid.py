@@ -59,9 +59,12 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {  # title, own sampler
     "sub_vp_sde": ("sub-VP SDE", {"name": "euler_maruyama", "num_steps": 64}),
     "ve_sde": ("VE SDE", _LANGEVIN | {"num_steps": 32}),
     "edm": ("EDM", {"name": "heun", "num_steps": 32, "spacing": {"name": "karras"}}),
-    "vlb": ("continuous bound", {"name": "ancestral", "num_steps": 64}),
+    "vlb": ("continuous bound", {"name": "ancestral", "num_steps": 64, "spacing": {"name": "log_snr"}}),
     "flow": ("flow matching", {"name": "euler", "num_steps": 64}),
 }
+# log-SNRs of Kingma et al. 2021, whose levels are even in it before they are learned; at the noisy end not -5, but
+# where the shared samplers start
+_VDM = (COMMON[0], 13.3)
 CHAINS = {"ddpm": "L_simple", "ddpm_vlb": "L_vlb"}
 
 
@@ -148,6 +151,11 @@ def _presets(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
         changes = row | {"sampler": sampler}
         if name == "flow":  # the integral of its effective weight is not finite; its loss is of the order of 1 as it is
             changes["objective"] = row["objective"] | {"normalise": False}
+        if name == "vlb":
+            low, high = _VDM
+            changes["schedule"] = row["schedule"] | {"cosine": {"log_snr_min": low, "log_snr_max": high}}
+            levels = {"name": "log_snr_uniform", "log_snr_uniform": {"min": low, "max": high}}
+            changes["objective"] = row["objective"] | {"times": levels}
         yield name, base.arm(title, f"configs/objectives.py:{name}", changes)
 
 

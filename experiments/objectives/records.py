@@ -7,6 +7,7 @@ from its record alone, on any machine.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ import numpy as np
 
 from configs import base
 from experiments.objectives import grid
-from vdm import build
+from vdm import arms, build, evaluate
 from vdm.diffusion import objectives, schedules
 from vdm.records import identity, schema
 from vdm.records.comparison import Arm, Report, Selection, Tried
@@ -41,58 +42,88 @@ def records() -> dict[str, dict[str, Any]]:
 
 
 def kept(study: str) -> dict[str, Any]:
-    """The record of the study as it is now; empty where there is none, or one of other settings."""
-    found = records()
-    return found[study] if study in found and found[study]["grid"] == hash_of(study) else {}
+    """The record of the study without arms that are not as they are now; empty where none is left."""
+    found, now = records().get(study, {}), keys(study)
+    current = {title: key for title, key in found.get("keys", {}).items() if now.get(title) == key}
+    if not current:
+        return {}
+    runs, selections = ([one for one in found[name] if one["arm"] in current] for name in ("runs", "selections"))
+    weights = {title: points for title, points in found["weights"].items() if title in current}
+    return found | {"keys": current, "runs": runs, "selections": selections, "weights": weights}
 
 
-def missing(study: str) -> list[int]:
-    """Seeds of the study as it is now that are not recorded."""
-    found = {run["seed"] for run in kept(study).get("runs", ())}
-    return [seed for seed in grid.get_config(study).compare.seeds if seed not in found]
-
-
-def chosen(study: str) -> dict[str, Selection] | None:
-    """Arm -> the rate and average that are recorded for it; None where no seed is."""
-    record = kept(study)
-    if not record:
-        return None
-    found = {one["arm"]: _selection(one) for one in record["selections"]}
+def missing(study: str) -> dict[int, list[str]]:
+    """Seed -> arms of the study as it is now that are not recorded; without seeds of which all are."""
+    found = {(run["seed"], run["arm"]) for run in kept(study).get("runs", ())}
     options = grid.get_config(study).compare
-    return {name: found[options.arm[name].title] for name in options.arms}
+    waiting = {
+        seed: [name for name in options.arms if (seed, options.arm[name].title) not in found] for seed in options.seeds
+    }
+    return {seed: names for seed, names in waiting.items() if names}
+
+
+def chosen(study: str) -> dict[str, Selection]:
+    """Arm -> the rate and average that are recorded for it, where they are."""
+    found = {one["arm"]: _selection(one) for one in kept(study).get("selections", ())}
+    options = grid.get_config(study).compare
+    return {name: found[title] for name in options.arms if (title := options.arm[name].title) in found}
 
 
 def _selection(one: Mapping[str, Any]) -> Selection:
     return Selection(one["arm"], tuple(Tried(**tried) for tried in one["tried"]))
 
 
-def hash_of(study: str) -> str:
-    """Of all that a study's config says, whatever is recorded."""
-    return hashlib.sha256(json.dumps(grid.get_config(study).to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+def complete() -> dict[str, dict[str, Any]]:
+    """The records without seeds that some of their arms lack; by study."""
+    found = {}
+    for study, record in records().items():
+        seeds = [{run["seed"] for run in record["runs"] if run["arm"] == title} for title in record["keys"]]
+        if whole := set.intersection(*seeds):
+            found[study] = record | {"runs": [run for run in record["runs"] if run["seed"] in whole]}
+    return found
+
+
+@functools.cache
+def keys(study: str) -> dict[str, str]:
+    """Arm's title -> hash of all that its numbers depend on: the run, how its rate is chosen, what is measured."""
+    config = grid.get_config(study)
+    found = {}
+    for name in config.compare.arms:
+        of_arm = arms.config_of(config, name, config.compare.seeds[0])
+        measured = evaluate.expected(build.experiment(of_arm), build.measures(of_arm))
+        said = identity.canonical_json([identity.identity(of_arm), config.compare.select.to_dict(), measured])
+        found[config.compare.arm[name].title] = hashlib.sha256(said.encode()).hexdigest()[:12]
+    return found
 
 
 def write(study: str, report: Report, more: Mapping[str, Any]) -> None:
     """Adds the report's runs to the record; `more` is what the study measured besides."""
-    asked = {"study": study, "grid": hash_of(study), "seeds_asked_for": list(grid.get_config(study).compare.seeds)}
+    asked = {"study": study, "keys": keys(study), "seeds_asked_for": list(grid.get_config(study).compare.seeds)}
     made = asked | joined(kept(study), report) | dict(more)
+    order = list(asked["keys"])
+    made["runs"].sort(key=lambda run: (run["seed"], order.index(run["arm"])))
     file_of(study).parent.mkdir(exist_ok=True)
     file_of(study).write_text(schema.dumps(made, study))
 
 
 def joined(before: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """The runs of a record (it may be empty) and of a report, with scores and curve over log-SNR; effective weights;
-    what was chosen; protocols and environments by their number.
+    """The runs of a record (it may be empty) and of a report, which come before the record's of the same arm and seed:
+    with scores and curve over log-SNR; effective weights; what was chosen; protocols and environments by their number.
     """
     found = [metric.protocol for arm in report.arms for metric in arm.record.metrics]
     protocols = _unique([*before.get("protocols", ()), *found])
+    again = {(_title(arm), arm.record.seeds["config"]) for arm in report.arms}
+    titles = {title for title, _ in again}
+    earlier = [run for run in before.get("runs", ()) if (run["arm"], run["seed"]) not in again]
     environments = _unique([*before.get("environments", ()), *(_environment(arm) for arm in report.arms)])
     return {
         "question": report.question,
         "environments": [json.loads(environment) for environment in environments],
         "protocols": [json.loads(protocol) for protocol in protocols],
-        "runs": [*before.get("runs", ()), *(_run(arm, protocols, environments) for arm in report.arms)],
-        "weights": weights(report),
-        "selections": [
+        "runs": [*earlier, *(_run(arm, protocols, environments) for arm in report.arms)],
+        "weights": before.get("weights", {}) | weights(report),
+        "selections": [one for one in before.get("selections", ()) if one["arm"] not in titles]
+        + [
             {"arm": one.arm, "rate": one.chosen.rate, "average": one.average, "is_interior": one.is_interior}
             | {"tried": [dataclasses.asdict(each) for each in one.tried]}
             for one in report.selections
@@ -103,6 +134,10 @@ def joined(before: Mapping[str, Any], report: Report) -> dict[str, Any]:
 def _unique(values: Iterable[Mapping[str, Any]]) -> list[str]:
     """As JSON, in the order in which they came first."""
     return list(dict.fromkeys(identity.canonical_json(value) for value in values))
+
+
+def _title(arm: Arm) -> str:
+    return arm.group or arm.title
 
 
 def _environment(arm: Arm) -> dict[str, Any]:
@@ -119,7 +154,7 @@ def _run(arm: Arm, protocols: list[str], environments: list[str]) -> dict[str, A
         if not metric.name.startswith("fail: ")
     ]
     return {
-        "arm": arm.group or arm.title,
+        "arm": _title(arm),
         "seed": done.seeds["config"],
         "environment": environments.index(identity.canonical_json(_environment(arm))),
         "identity_hash": done.identity_hash,
@@ -143,7 +178,7 @@ def weights(report: Report) -> dict[str, list[tuple[float, float]]]:
     """Arm -> (log_snr, effective weight), with an integral of one over what it reaches of grid.RANGE."""
     first: dict[str, Mapping[str, Any]] = {}
     for arm in report.arms:
-        first.setdefault(arm.group or arm.title, arm.record.config)
+        first.setdefault(_title(arm), arm.record.config)
     return {title: _weight(identity.rebuild(base.get_config(), config)) for title, config in first.items()}
 
 

@@ -95,9 +95,7 @@ def floor(record: Record) -> str:
 
 
 def main_effects(record: Record) -> tuple[OverSeeds, ...]:
-    """Of target and weight, each averaged over the other and paired by seed. The pairs of one factor in one outcome are
-    corrected together (Holm): four families of tests.
-    """
+    """Of target and weight, each averaged over the other and paired by seed; all corrected together (Holm)."""
     weights = [title for title, _ in grid.WEIGHTS.values()]
 
     def means(outcome: str, titles: Sequence[str]) -> np.ndarray:
@@ -108,8 +106,8 @@ def main_effects(record: Record) -> tuple[OverSeeds, ...]:
         of_target = {one: means(outcome, [f"{one}, {weight}" for weight in weights]) for one in grid.TARGETS}
         of_weight = {f"w = {one}": means(outcome, [f"{target}, {one}" for target in grid.TARGETS]) for one in weights}
         for levels in (of_target, of_weight):
-            entries += comparison.corrected(list(comparison.paired(outcome, levels, unit)))
-    return tuple(entries)
+            entries += comparison.paired(outcome, levels, unit)
+    return comparison.corrected(entries)
 
 
 def verdict(entry: OverSeeds) -> list[str]:
@@ -200,4 +198,7 @@ def notes(record: Record) -> Iterator[str]:
         f"{run['flops']:.2g} FLOPs a run, {minutes.mean():.1f} minutes with evaluation ({minutes.max():.1f} at most). "
         "Intervals are Student's over seeds (95 %)."
     )
-    yield (f"- {environment['num_cpus']} CPU cores, jax {environment['versions']['jax']}, commit {', '.join(commits)}.")
+    yield (
+        f"- {environment['num_cpus']} CPU cores, one for each of two runs at a time; jax "
+        f"{environment['versions']['jax']}, commit {', '.join(commits)}."
+    )

@@ -235,19 +235,20 @@ def test_a_study_goes_on_from_its_record_alone(monkeypatch, tmp_path):
     def compared(config, folder, chosen):
         (seed,) = config.compare.seeds
         asked.append((seed, chosen))
-        return a_seed(seed, titles, rate=1e-3) if seed < stop_at else None
+        asked_for = [config.compare.arm[name].title for name in config.compare.arms]
+        return a_seed(seed, asked_for) if seed < stop_at else None
 
     monkeypatch.setattr(records, "HERE", tmp_path)
     monkeypatch.setattr(study.compare, "compare", compared)
     monkeypatch.setattr(study.command, "draw", lambda *pages: None)
     stop_at = 2
-    assert records.missing("presets") == [0, 1, 2, 3, 4]
+    assert list(records.missing("presets")) == [0, 1, 2, 3, 4]
     assert not study.compute("presets"), "stopped"
-    assert records.missing("presets") == [2, 3, 4]
+    assert list(records.missing("presets")) == [2, 3, 4]
     stop_at = 5
     assert study.compute("presets")
     assert [seed for seed, _ in asked] == [0, 1, 2, 2, 3, 4]
-    assert asked[0][1] is None
+    assert not asked[0][1]
     for _, chosen in asked[1:]:
         assert list(chosen) == list(grid.PRESETS)
         assert all((one.chosen.rate, one.average, one.is_interior) == (1e-3, "long", True) for one in chosen.values())
@@ -259,15 +260,51 @@ def test_a_study_goes_on_from_its_record_alone(monkeypatch, tmp_path):
             assert found["protocols"][metric["protocol"]] == {"of": metric["name"], "seed": run["seed"]}
 
 
-def test_a_record_of_other_settings_is_none(monkeypatch, tmp_path, recorded):
+def test_what_an_arm_was_recorded_with_is_no_longer_so(monkeypatch, tmp_path):
+    """Another setting of one arm: it is missing, the others are kept, and no table is of a seed that it lacks."""
+    titles = [title for title, _ in grid.PRESETS.values()]
     monkeypatch.setattr(records, "HERE", tmp_path)
-    file = records.file_of("presets")
-    file.parent.mkdir()
-    file.write_text(json.dumps(recorded | {"grid": records.hash_of("floor")}))
-    assert records.missing("presets") == [0, 1, 2, 3, 4] and records.chosen("presets") is None
-    records.file_of("floor").write_text(json.dumps(recorded | {"grid": records.hash_of("floor"), "floor": 4.7}))
-    assert records.missing("floor") == [2]
-    assert study.floor(grid.get_config("floor"), []) == {"floor": 4.7}, "measured once"
+    for seed in (0, 1):
+        records.write("presets", a_seed(seed, titles), {})
+    changed = records.keys("presets") | {"EDM": "another"}
+    monkeypatch.setattr(records, "keys", lambda study: changed)
+    assert records.missing("presets") == {0: ["edm"], 1: ["edm"]} | {seed: list(grid.PRESETS) for seed in (2, 3, 4)}
+    assert set(records.chosen("presets")) == set(grid.PRESETS) - {"edm"}
+    records.write("presets", a_seed(1, ["EDM"], rate=2e-3), {})
+    assert list(records.missing("presets")[0]) == ["edm"] and 1 not in records.missing("presets")
+    assert records.chosen("presets")["edm"].chosen.rate == 2e-3
+    found = records.complete()["presets"]
+    assert tables.seeds(found) == [1] and tables.arms(found) == titles
+
+
+def test_a_key_is_of_what_an_arm_does_and_of_what_is_measured(monkeypatch):
+    before = records.keys("floor")
+    config_of = grid.get_config
+
+    def key_of(change):
+        def changed(study):
+            config = config_of(study)
+            change(config)
+            return config
+
+        monkeypatch.setattr(grid, "get_config", changed)
+        return records.keys.__wrapped__("floor")
+
+    assert key_of(lambda config: None) == before
+    assert key_of(lambda config: config.scores.update(num_samples=77)) == before, "no score of it is asked for"
+    for change in (
+        lambda config: config.scores.update(num_likelihood=77),
+        lambda config: config.scores.chain.update(variance_interpolation=0.5),
+        lambda config: config.optimizer.update(decay_steps=7),
+        lambda config: config.compare.select.update(factors=(0.5, 1.0, 2.0)),
+    ):
+        assert all(key_of(change)[title] != key for title, key in before.items())
+
+
+def test_the_floor_is_measured_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "HERE", tmp_path)
+    records.write("floor", a_seed(0, ["DDPM, L_simple", "DDPM, L_vlb"]), {"floor": 4.7})
+    assert study.floor(grid.get_config("floor"), []) == {"floor": 4.7}
 
 
 def test_routes_and_densities_are_told(recorded):
