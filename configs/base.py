@@ -355,7 +355,7 @@ def _scores() -> ConfigDict:
     scores.chain = ConfigDict()
     scores.chain.variance_interpolation = 1.0  # of its steps' log-variance, from the lower one (0) to the upper one (1)
     scores.flow = ConfigDict()
-    scores.flow.rtol = 1e-4  # and atol, of the solver
+    scores.flow.rtol = 1e-4  # of the solver, relative and absolute
     scores.flow.probes = 1  # of the divergence, random signs
 
     scores.plugin = ConfigDict()  # name -> see `plugin`: extractors from the user's own files

@@ -11,8 +11,8 @@ About an hour on two cores, nearly all of it I3D; stop it whenever you like.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,30 +56,30 @@ def record(name: str) -> dict[str, Any]:
     rows, extractors = [], {}
     for measure in measures:
         sets = seen(name, measure.extractor)
-        rows += answers.answers(measure.metric, sets)
+        found = answers.answers(measure.metric, sets)
+        stated = grid.rungs(grid.SOURCES[name])
+        rows += [row | {"stated": stated[row["rung"]].expected(measure.metric)} for row in found]
         extractors[measure.metric] = {"name": measure.extractor.name, "sha256": measure.extractor.sha256}
     environment = dataclasses.asdict(read_environment())
     return {"source": name, "environment": environment, "extractors": extractors, "rows": rows}
 
 
 def seen(name: str, extractor: Extractor) -> dict[str, Float[np.ndarray, "n d"]]:
-    """Features of the reference, of undistorted clips and of every rung, from `KEPT` where they are there."""
-    source = grid.SOURCES[name]
+    """Features of the reference, of undistorted clips and of every rung, from `KEPT` where those of these clips are."""
     see = scoring.make_features(meshes.make_mesh(), extractor, BATCH_SIZE)
-    sets = {"reference": lambda: source.clips("validation"), "undistorted": lambda: source.clips("train")}
-    sets |= {rung: (lambda rung=rung: grid.distorted(source, rung)) for rung in grid.rungs(source)}
 
-    def features(title: str, make: Callable[[], Clips]) -> Float[np.ndarray, "n d"]:
-        file = KEPT / name / extractor.name / f"{title.replace(' ', '_')}.npy"
+    def features(title: str, clips: Clips) -> Float[np.ndarray, "n d"]:
+        key = hashlib.sha256(clips.tobytes() + extractor.sha256.encode()).hexdigest()[:12]
+        file = KEPT / name / extractor.name / f"{title.replace(' ', '_')}_{key}.npy"
         if not file.exists():
             print(f"{name}, {extractor.name}: {title}", flush=True)
             file.parent.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(".partial.npy")
-            np.save(partial, see(make()))
+            np.save(partial, see(clips))
             partial.rename(file)
         return np.load(file)
 
-    return {title: features(title, make) for title, make in sets.items()}
+    return {title: features(title, clips) for title, clips in grid.sets(name).items()}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -88,6 +89,14 @@ def distorted(source: Source, name: str) -> Clips:
     """The samples' clips on one rung; they are those of the training split, the reference those of validation."""
     rng = np.random.default_rng(sorted(rungs(source)).index(name))
     return rungs(source)[name].apply(source.clips("train"), rng)
+
+
+@functools.cache
+def sets(name: str) -> dict[str, Clips]:
+    """Of a source: the reference, undistorted clips, and those of every rung."""
+    source = SOURCES[name]
+    made = {"reference": source.clips("validation"), "undistorted": source.clips("train")}
+    return made | {rung: distorted(source, rung) for rung in rungs(source)}
 
 
 def file_of(name: str) -> Path:

@@ -45,8 +45,8 @@ def presets(record: Record) -> str:
     outcomes do not tell it from.
     """
     common = [f"valid clips, common_{count}" for count in grid.EVALUATIONS]
-    heads = ["objective", "rate", "valid, own sampler", *(f"at {count}" for count in grid.EVALUATIONS)]
-    heads += ["bits/dim, bound", "flow", "not separated: valid at 64", "bits/dim"]
+    heads = ["objective", "rate, average", "valid %: own sampler", *(f"shared, {count}" for count in grid.EVALUATIONS)]
+    heads += ["bits/dim: bound", "flow", "ties in valid (shared, 64)", "ties in bits/dim (bound)"]
     rows = []
     pairs = over_seeds(record)
     for arm in arms(record):
@@ -191,12 +191,13 @@ def notes(record: Record) -> Iterator[str]:
     done, asked = seeds(record), record["seeds_asked_for"]
     environment, *_ = record["environments"]
     commits = dict.fromkeys((one["code"]["commit"] or "unknown")[:12] for one in record["environments"])
-    minutes = np.array([sum(run["timings"].values()) for run in record["runs"]]) / 60
+    seconds = np.array([[sum(run["timings"].values()), run["timings"].get("evaluate", 0.0)] for run in record["runs"]])
+    whole, evaluation = seconds.mean(axis=0) / 60
     run = record["runs"][0]
     yield (
         f"- {len(done)} of {len(asked)} seeds of {run['num_parameters']:,} parameters; {run['num_steps']} steps and "
-        f"{run['flops']:.2g} FLOPs a run, {minutes.mean():.1f} minutes with evaluation ({minutes.max():.1f} at most). "
-        "Intervals are Student's over seeds (95 %)."
+        f"{run['flops']:.2g} FLOPs a run, {whole - evaluation:.1f} minutes of training and {evaluation:.1f} of "
+        "evaluation; the runs that chose the rates come on top. Intervals are Student's over seeds (95 %)."
     )
     yield (
         f"- {environment['num_cpus']} CPU cores, one for each of two runs at a time; jax "

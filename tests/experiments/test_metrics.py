@@ -1,9 +1,13 @@
 """The ladder's distortions do what they are called, its answers are right where they are planted, its tables tell."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from experiments.metrics import __main__ as study
 from experiments.metrics import answers, distortions, grid, tables
+from vdm.metrics.features.extractor import Extractor
 
 RNG = np.random.default_rng
 
@@ -91,12 +95,13 @@ def test_planted_answers(metric, sets):
 def test_the_table_shows_what_was_seen_and_what_was_not_as_stated():
     rows = []
     for metric in grid.METRICS:
-        for rung in grid.rungs(grid.SOURCES["shapes"]):
+        for rung, stated in grid.rungs(grid.SOURCES["shapes"]).items():
             for number in grid.NUMBERS:
                 sees = rung == "blur 1" and number >= 64
                 rows.append(
                     {"metric": metric, "rung": rung, "clips": number, "value": 3.0, "floor": 1.0, "difference": 2.0}
                     | {"standard_error": 0.5 if sees else 1.5, "answer": "above" if sees else "floor"}
+                    | {"stated": stated.expected(metric)}
                 )
     environment = {"versions": {"jax": "0"}, "code": {"commit": "0123456789abcdef"}}
     lines = tables.table({"source": "shapes", "environment": environment, "rows": rows}).splitlines()
@@ -105,6 +110,26 @@ def test_the_table_shows_what_was_seen_and_what_was_not_as_stated():
     assert cells["freeze"].count("stated: above") == 3  # of frames nothing was stated
     assert "stated" not in cells["reverse"]
     assert cells["the floor"].count("| 1 ") == 4
+
+
+def test_features_are_taken_again_where_the_clips_or_the_weights_are_others(monkeypatch, tmp_path):
+    clips = {"reference": RNG(5).integers(0, 256, (4, 9, 8, 8, 3), np.uint8)}
+    monkeypatch.setattr(study, "KEPT", tmp_path)
+    monkeypatch.setattr(grid, "sets", lambda name: clips)
+
+    def apply(weights, video):
+        return video.mean((1, 2, 3)) * weights
+
+    seen = Extractor("means", "00", "clips", 0, 1, 3, 2.0, apply)
+    (first,) = study.seen("shapes", seen).values()
+    np.testing.assert_allclose(first[:, 0], 2 * (clips["reference"] / 127.5 - 1).mean((1, 2, 3)), atol=1e-5)
+    (again,) = study.seen("shapes", dataclasses.replace(seen, weights=9.0)).values()
+    np.testing.assert_array_equal(again, first)  # the file of the weights is the same, so they were not used
+    (other,) = study.seen("shapes", dataclasses.replace(seen, weights=9.0, sha256="01")).values()
+    assert abs(other - first).min() > 0
+    clips["reference"] = clips["reference"][::-1]
+    (turned,) = study.seen("shapes", seen).values()
+    np.testing.assert_allclose(turned, first[::-1])
 
 
 def test_the_reversible_source_looks_the_same_backwards_and_the_other_does_not():

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from etils import epath
 from scipy.special import logsumexp
 from scipy.stats import norm
 
+from configs import base
 from data.sources import moving_shapes
 from data.sources.simulated import Simulated
 from experiments.objectives import __main__ as study
 from experiments.objectives import entropy, figures, gradients, grid, records, tables
 from tests import tiny
 from tests.records import examples
-from vdm import arms, build, compare, steps
+from vdm import arms, build, compare, sample, steps, train
 from vdm.diffusion import objectives, schedules
 from vdm.records import comparison, identity, record, schema
 from vdm.runtime import mesh as meshes
@@ -136,7 +138,7 @@ def planted(seeds, value):
             ]
             runs.append({"arm": title, "seed": seed, "metrics": metrics, "num_steps": 1, "flops": 1e9})
             runs[-1]["num_parameters"] = 7
-            runs[-1]["timings"] = {"train": 60.0 * (1 + seed)}
+            runs[-1]["timings"] = {"train": 60.0 * (1 + seed), "evaluate": 30.0}
     environment = {"num_cpus": 2, "versions": {"jax": "0"}, "code": {"commit": "0123456789abcdef"}}
     return {"runs": runs, "seeds_asked_for": [0, 1, 2], "environments": [environment]}
 
@@ -160,7 +162,7 @@ def test_main_effects_are_those_that_were_planted():
     assert found[tables.BITS, "w = 1", "w = EDM"].verdict == "separated"
     lines = tables.factorial(made).splitlines()
     assert any(line.startswith("| x0 | 45.") for line in lines)
-    assert any("3 of 3 seeds" in line for line in lines)
+    assert any("3 of 3 seeds" in line and "2.0 minutes of training and 0.5 of evaluation" in line for line in lines)
 
 
 def a_seed(seed, titles, rate=1e-3):
@@ -277,6 +279,12 @@ def test_what_an_arm_was_recorded_with_is_no_longer_so(monkeypatch, tmp_path):
     assert tables.seeds(found) == [1] and tables.arms(found) == titles
 
 
+@pytest.mark.slow
+def test_what_is_recorded_is_of_the_studies_as_they_stand_in_the_grid():
+    for name, found in records.records().items():
+        assert found["keys"] == records.keys(name), name
+
+
 def test_a_key_is_of_what_an_arm_does_and_of_what_is_measured(monkeypatch):
     before = records.keys("floor")
     config_of = grid.get_config
@@ -363,3 +371,33 @@ def test_the_gradient_is_that_of_the_step():
     _, window = steps.make_step(experiment)(state, steps.make_window(experiment.mesh)(), batch)
     assert found == pytest.approx(float(window.gradient_norm), rel=1e-5)
     assert other != pytest.approx(found, rel=1e-3), "the next step has levels of its own"
+
+
+def test_the_variance_of_the_gradient_is_taken_at_one_network_for_all_arms(monkeypatch, tmp_path):
+    """Over the batches that would have come next, each arm with what its own proposal remembers."""
+    config = tiny.get_config()
+    config.run.num_steps = 2
+    with config.unlocked():
+        config.compare.arm[grid.EVEN] = base.arm("even", "", {})
+        config.compare.arm.adaptive = base.arm("adaptive", "", {"objective": {"proposal": {"name": "loss_aware"}}})
+    config.compare.arms, config.compare.seeds = (grid.EVEN, "adaptive"), (3,)
+    cells = list(arms.cells(config, epath.Path(tmp_path)))
+    for cell in cells:
+        train.train(cell.config, cell.folder)
+    _, trained, _ = sample.restore(cells[0].config, cells[0].folder)
+    seen = []
+
+    def make_gradient(experiment, state):
+        seen.append((experiment.config.objective.proposal.name, int(state.step), state))
+        return lambda i, batch: np.array([i, 2.0 * i])
+
+    monkeypatch.setattr(gradients, "make_gradient", make_gradient)
+    monkeypatch.setattr(gradients, "NUM_BATCHES", 4)
+    monkeypatch.setattr(records, "HERE", tmp_path)
+    found = study.gradient_variances(config, cells)
+    assert found == {"gradient_variance": {"3": {"even": pytest.approx(25 / 3), "adaptive": pytest.approx(25 / 3)}}}
+    assert [(name, step) for name, step, _ in seen] == [("stratified", 2), ("loss_aware", 2)]
+    for _, _, state in seen:
+        for one, two in zip(jax.tree.leaves(state.params), jax.tree.leaves(trained), strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(seen[1][2].proposal)), "nothing is remembered"

@@ -54,7 +54,7 @@ class Objective:
     Attributes:
       data_std: root mean square about zero of the data as fed; scales the network's input only.
       noise_prior: what correlates the noise of a clip's frames.
-      variance_weight: of the variational bound, in bits/dim summed over a chain's T steps, that trains the network's
+      variance_weight: of the variational bound, in bits/dim summed over a chain's T steps, that trains the
         network's variance and nothing else (L_hybrid of Nichol and Dhariwal 2021: 0.001); 0: no variance is learned.
       scale: of the whole loss, positive; see `normalised`.
 
