@@ -283,6 +283,41 @@ def test_what_was_measured_by_another_protocol_is_measured_again(compared):
         assert not arms.is_measured(changed, done), change
 
 
+@pytest.mark.feature("O20")
+def test_an_arm_is_run_alone_by_one_command_and_the_report_comes_after(tmp_path, monkeypatch, capsys):
+    config = tmp_path / "config.py"
+    config.write_text("from tests.test_compare import grid as get_config\n")
+    command = ["vdm", "compare", f"--config={config}", f"--workdir={tmp_path / 'runs'}"]
+    assert run_main([*command, "--only=nobody"]) == 2
+    assert "'nobody'; it must be one of: ddpm, vp, untrained" in capsys.readouterr().err
+    assert run_main([*command, "--only=untrained"]) == 0
+    assert "untrained is done" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"untrained"}
+    monkeypatch.setattr(evaluate, "evaluate", None)  # calling it would fail
+    alone = grid()
+    alone.compare.arms = ("untrained",)
+    assert compare.compare(alone, tmp_path / "runs").arms[0].record.evaluated_step == 0
+    assert (tmp_path / "runs" / "report.html").exists()
+
+
+@pytest.mark.feature("O20")
+def test_a_run_of_another_process_is_left_alone(tmp_path):
+    config = grid()
+    config.compare.arms = ("untrained",)
+    (cell,) = arms.cells(config, epath.Path(tmp_path))
+    holder = (
+        "import pathlib, sys, time; from vdm.runtime import processes\n"
+        f"with processes.claimed(pathlib.Path({str(cell.folder)!r})):\n    print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(processes.JobFailed, match=f"seed_0 is being run by process {other.pid} on "):
+            compare.compare(config, tmp_path)
+        assert not record.read(cell.folder)
+        other.kill()  # which lets go of it
+    assert compare.run_arm(config, tmp_path, "untrained")
+
+
 def test_differences_are_told_in_their_unit():
     def told(unit):
         return compare.told(OverSeeds("bits/dim (bound)", "DDPM", "EDM", (-0.1, -0.102), unit))

@@ -3,9 +3,10 @@
 The grid is `config.compare`: every arm changes some keys of the config (none of its data), and is run once per seed in
 DIR/<arm>/seed_<n>/, what tries its learning rates in DIR/<arm>/select/, repeats of one run in DIR/<arm>/vary/; the
 report lists what the arms share and in what they differ. What is recorded as finished is not run again and what was
-stopped goes on, so the same command continues an interrupted comparison. Every arm is sampled by its own sampler
-and by each of `config.scores.samplings`, which all arms share; the two are never ranked together. Writes
-DIR/report.html (self-contained: samples from the same noise in step, learning curves, tables), report.md,
+stopped goes on, so the same command continues an interrupted comparison. With --only=ARM it runs that arm alone, for a
+launcher that starts one on every machine; the same command without it then makes the report. Every arm is sampled by
+its own sampler and by each of `config.scores.samplings`, which all arms share; the two are never ranked together.
+Writes DIR/report.html (self-contained: samples from the same noise in step, learning curves, tables), report.md,
 report.csv and report.json, and prints the lines to pass.
 
 Example: python -m vdm compare --config=configs/demo.py --workdir=runs/demo
@@ -13,6 +14,7 @@ Example: python -m vdm compare --config=configs/demo.py --workdir=runs/demo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -34,15 +36,18 @@ from vdm.runtime import processes
 from vdm.runtime.processes import JobFailed
 from vdm.types import Config
 
-OPTIONS = ()
+OPTIONS = (("only", "", "an arm, which is run without the others and without a report; empty: all"),)
 Run = Callable[[Cell], Record | None]
 
 
-def main(config: Config, workdir: str) -> int:
-    done = compare(config, workdir)
-    if done is None:
+def main(config: Config, workdir: str, *, only: str) -> int:
+    done = run_arm(config, workdir, only) if only else compare(config, workdir)
+    if not done:
         print("Stopped; the same command goes on from here.")
         return processes.STOPPED
+    if isinstance(done, bool):
+        print(f"{only} is done; without --only={only} the same command makes the report of all arms.")
+        return 0
     print_report(done, epath.Path(workdir))
     return 0 if all(line.passed for line in done.pass_lines) else 1
 
@@ -61,10 +66,6 @@ def compare(
     """
     since = time.monotonic()
     folder = epath.Path(workdir)
-    if jax.process_count() > 1:
-        raise ValueError(
-            "a comparison starts its runs itself and is one process; with several, train and evaluate each arm"
-        )
     plan = checked(config, folder, chosen)
     healthy = report.read_healthy(config.compare.healthy) if config.compare.healthy else Healthy()
     flops = {name: arms.step_flops(arms.config_of(config, name, 0)) for name in config.compare.arms}
@@ -90,6 +91,26 @@ def compare(
     return made
 
 
+def run_arm(config: Config, workdir: epath.PathLike, name: str) -> bool:
+    """What `compare` runs for one arm, or what of it is missing; False after a SIGTERM.
+
+    Raises:
+      ValueError: there is no such arm; any arm's config cannot work.
+      JobFailed: a run failed, or is another process's.
+    """
+    folder = epath.Path(workdir)
+    build.lookup(dict.fromkeys(config.compare.arms), name, "compare.arms")
+    checked(config, folder)
+    alone = config.copy_and_resolve_references()
+    alone.compare.arms = (name,)
+    selected = select(alone, folder, {})
+    if selected is None:
+        return False
+    grid = list(arms.cells(config, folder, selected))
+    own, repeats = ([cell for cell in cells if cell.arm == name] for cells in (grid, variance.cells(grid)))
+    return run_all(own) and run_all(repeats, run_repeat)
+
+
 def read_all(cells: Sequence[Cell]) -> dict[epath.Path, Record]:
     """Folder -> the record of a cell that was run."""
     found = {}
@@ -110,6 +131,10 @@ def checked(config: Config, folder: epath.Path, chosen: Mapping[str, Selection] 
       ValueError: any arm's config cannot work, its scores could not be computed or compared, or a folder holds another
         run.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            "a comparison starts its runs itself and is one process; with several, train and evaluate each arm"
+        )
     likelihoods.check_options(config)
     grid = list(arms.cells(config, folder, chosen))
     selection.check(config)
@@ -205,10 +230,10 @@ def run_all(cells: Sequence[Cell], run: Run = run_cell) -> bool:
       run: what is done for a cell, None after a SIGTERM.
 
     Raises:
-      JobFailed: a cell failed in its process; names its log.
+      JobFailed: a cell failed in its process, whose log is named, or is being run by another process.
     """
     if not cells or at_once(cells[0].config) == 1:
-        return all(run(cell) is not None for cell in cells)
+        return all(for_exit_code(run, cell) == 0 for cell in cells)
     jobs = [
         processes.Job(f"{cell.arm}, {cell.folder.name}", functools.partial(for_exit_code, run, cell), log_of(cell))
         for cell in cells
@@ -226,8 +251,14 @@ def log_of(cell: Cell) -> Path:
 
 
 def for_exit_code(run: Run, cell: Cell) -> int:
-    """`run` in a process of its own."""
-    return processes.STOPPED if run(cell) is None else 0
+    """`run`, while no other process can run the cell."""
+    with claim(cell):
+        return processes.STOPPED if run(cell) is None else 0
+
+
+def claim(cell: Cell) -> contextlib.AbstractContextManager[None]:
+    """Nothing is claimed in a bucket, which knows no locks."""
+    return contextlib.nullcontext() if "://" in str(cell.folder) else processes.claimed(Path(cell.folder))
 
 
 def run_repeat(cell: Cell) -> Record | None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -78,6 +80,26 @@ def run(jobs: Sequence[Job], at_once: int) -> dict[str, int]:
                 print("  |  ".join(f"{job.name}: {last_line(job.log)}" for job, _ in running.values()), flush=True)
             time.sleep(POLL_SECONDS)
     return codes
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Holds the folder against other processes that claim it; a process that ends, however it does, lets go.
+
+    Raises:
+      JobFailed: another one holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "claim").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise JobFailed(f"{folder} is being run by {file.read()}; wait for it, or end it") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def last_line(log: Path) -> str:
