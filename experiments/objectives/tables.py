@@ -52,7 +52,16 @@ def presets(record: Record) -> str:
     for arm in arms(record):
         scores = [shown(record, arm, name) for name in ("valid clips", *common, BITS, "bits/dim (flow)")]
         rows.append([arm, rate(record, arm), *scores, *(not_separated(pairs, arm, name) for name in (VALID, BITS))])
-    return "\n".join([table(heads, rows), "", *notes(record)])
+    return "\n".join([table(heads, rows), "", *worth_of_pairing(pairs), *notes(record)])
+
+
+def worth_of_pairing(pairs: Sequence[OverSeeds]) -> Iterator[str]:
+    """How the arms' values go together over seeds; nothing for fewer than three seeds."""
+    found = {outcome: [one.correlation for one in pairs if one.metric == outcome] for outcome in OUTCOMES}
+    known = {outcome: [value for value in values if value is not None] for outcome, values in found.items()}
+    if all(known.values()):
+        told = " and ".join(f"{np.median(values):.2f} in {outcome}" for outcome, values in known.items())
+        yield f"- Over seeds, two arms' values correlate by {told} (medians over pairs): what pairing by seed is worth."
 
 
 def factorial(record: Record) -> str:

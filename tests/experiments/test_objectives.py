@@ -200,6 +200,17 @@ COMMON = tuple(f"valid clips, common_{count}" for count in grid.EVALUATIONS)
 BOUNDS = ("bits/dim (bound)", "bits/dim (flow)")
 
 
+def test_the_worth_of_pairing_is_the_arms_correlation():
+    """The outcome rises and falls with the seed in all arms, or in one of three the other way round."""
+    together = {"a": [1.0, 2.0, 4.0], "b": [2.0, 3.0, 5.0], "c": [1.0, 2.0, 4.0]}
+    apart = together | {"a": [-1.0, -2.0, -4.0]}
+    pairs = [*comparison.paired(tables.VALID, together, "%"), *comparison.paired(tables.BITS, apart, "")]
+    (line,) = tables.worth_of_pairing(pairs)
+    assert f"by 1.00 in {tables.VALID} and -1.00 in {tables.BITS}" in line
+    few = [*comparison.paired(tables.VALID, {"a": [1.0, 2.0], "b": [2.0, 1.0]}, "%")]
+    assert not list(tables.worth_of_pairing(few)) and not list(tables.worth_of_pairing(()))
+
+
 @pytest.fixture(scope="module")
 def recorded():
     """What is kept of two seeds of two arms."""
