@@ -380,7 +380,7 @@ def interrupt(of, folder, how: signal.Signals, code: int) -> None:
     script = (
         "import sys\nfrom tests import test_compare\nfrom vdm import compare\n"
         "if __name__ == '__main__':\n"
-        f"    sys.exit(compare.main(test_compare.pair({of!r}, num_steps=10**6), sys.argv[1]))\n"
+        f"    sys.exit(compare.main(test_compare.pair({of!r}, num_steps=10**6), sys.argv[1], only=''))\n"
     )
     program = folder.parent / "program.py"
     program.write_text(script)

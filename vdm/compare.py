@@ -32,6 +32,7 @@ from vdm.arms import Cell
 from vdm.records import record, report
 from vdm.records.comparison import Comparison, Healthy, OverSeeds, Report, Selection, Tried
 from vdm.records.record import Record
+from vdm.records.statistics import Interval
 from vdm.runtime import processes
 from vdm.runtime.processes import JobFailed
 from vdm.types import Config
@@ -296,7 +297,12 @@ def print_report(done: Report, folder: epath.Path) -> None:
 
 
 def told(entry: Comparison | OverSeeds) -> str:
+    """A difference, and whose."""
+    return f"{entry.metric}: {entry.first} minus {entry.second} is {shown(entry.difference, entry.unit)}"
+
+
+def shown(difference: Interval, unit: str) -> str:
     """A difference with its interval, of shares in per cent."""
-    show = "{:+.1%}".format if entry.unit == "%" else "{:+.4g}".format
-    estimate, low, high = map(show, (entry.difference.estimate, entry.difference.low, entry.difference.high))
-    return f"{entry.metric}: {entry.first} minus {entry.second} is {estimate} (95 %: {low} to {high})"
+    show = "{:+.1%}".format if unit == "%" else "{:+.4g}".format
+    estimate, low, high = map(show, (difference.estimate, difference.low, difference.high))
+    return f"{estimate} (95 %: {low} to {high})"

@@ -49,7 +49,7 @@ def table(report: dict[str, Any], link: str) -> str:
         rows.append(f"| {arm['title']} | {record['num_steps']} | {share} | {distance['value']:.2f} | {seconds:.0f} |")
     lines = [
         f"{entry['metric']}, {entry['first']} minus {entry['second']}: "
-        f"{compare.shown(Interval(**entry['difference']))} over samples of these two networks."
+        f"{compare.shown(Interval(**entry['difference']), entry['unit'])} over samples of these two networks."
         for entry in report["comparisons"]
     ]
     lines += [
@@ -69,7 +69,7 @@ def table(report: dict[str, Any], link: str) -> str:
     )
     lines += [
         f"{entry['metric']}, {entry['first']} minus {entry['second']}, over {len(entry['by_seed'])} seeds of training: "
-        f"{compare.shown(Interval(**entry['difference']))}, **{entry['verdict']}**."
+        f"{compare.shown(Interval(**entry['difference']), entry['unit'])}, **{entry['verdict']}**."
         for entry in report["over_seeds"]
     ]
     start = report["arms"][0]["record"]["starts"][-1]["environment"]
