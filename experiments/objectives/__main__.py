@@ -61,6 +61,8 @@ def compute(study: str) -> bool:
     """Runs what is missing, and records it after each seed; False after a SIGTERM."""
     config, folder = grid.get_config(study), epath.Path(WORKDIR) / study
     all_arms = config.compare.arms
+    if not choose(study, folder):
+        return False
     for seed, names in records.missing(study).items():
         config.compare.seeds = (seed,)
         config.compare.arms = all_arms if study in MEASURED_BESIDES else tuple(names)  # what is besides is of them all
@@ -72,6 +74,23 @@ def compute(study: str) -> bool:
         cells = list(arms.cells(config, folder, chosen))
         records.write(study, made, MEASURED_BESIDES.get(study, lambda config, cells: {})(config, cells))
         command.draw(pages, draw_figure)
+    return True
+
+
+def choose(study: str, folder: epath.Path) -> bool:
+    """Chooses rate and average of the arms that none is recorded for, and records it, as many arms at a time as runs
+    (so that their trials, three or more each, keep all cores busy); False after a SIGTERM.
+    """
+    config = grid.get_config(study)
+    known = records.chosen(study)
+    waiting = [name for name in config.compare.arms if name not in known]
+    for first in range(0, len(waiting), config.compare.parallel):
+        config.compare.arms = tuple(waiting[first : first + config.compare.parallel])
+        compare.checked(config, folder, known)
+        chosen = compare.select(config, folder, {})
+        if chosen is None:
+            return False
+        records.write_chosen(study, chosen.values())
     return True
 
 

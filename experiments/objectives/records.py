@@ -98,9 +98,19 @@ def keys(study: str) -> dict[str, str]:
 
 def write(study: str, report: Report, more: Mapping[str, Any]) -> None:
     """Adds the report's runs to the record; `more` is what the study measured besides."""
-    asked = {"study": study, "keys": keys(study), "seeds_asked_for": list(grid.get_config(study).compare.seeds)}
-    made = asked | joined(kept(study), report) | dict(more)
-    order = list(asked["keys"])
+    _write(study, joined(kept(study), report) | dict(more))
+
+
+def write_chosen(study: str, selections: Iterable[Selection]) -> None:
+    """Adds rates and averages that were chosen, before anything was run with them, to the record."""
+    before = kept(study) or {"environments": [], "protocols": [], "runs": [], "weights": {}, "selections": []}
+    _write(study, before | {"selections": [*before["selections"], *map(_selected, selections)]})
+
+
+def _write(study: str, made: Mapping[str, Any]) -> None:
+    options = grid.get_config(study).compare
+    asked = {"study": study, "question": options.question, "keys": keys(study), "seeds_asked_for": list(options.seeds)}
+    made, order = asked | dict(made) | asked, list(asked["keys"])
     made["runs"].sort(key=lambda run: (run["seed"], order.index(run["arm"])))
     file_of(study).parent.mkdir(exist_ok=True)
     file_of(study).write_text(schema.dumps(made, study))
@@ -117,17 +127,19 @@ def joined(before: Mapping[str, Any], report: Report) -> dict[str, Any]:
     earlier = [run for run in before.get("runs", ()) if (run["arm"], run["seed"]) not in again]
     environments = _unique([*before.get("environments", ()), *(_environment(arm) for arm in report.arms)])
     return {
-        "question": report.question,
         "environments": [json.loads(environment) for environment in environments],
         "protocols": [json.loads(protocol) for protocol in protocols],
         "runs": [*earlier, *(_run(arm, protocols, environments) for arm in report.arms)],
         "weights": before.get("weights", {}) | weights(report),
         "selections": [one for one in before.get("selections", ()) if one["arm"] not in titles]
-        + [
-            {"arm": one.arm, "rate": one.chosen.rate, "average": one.average, "is_interior": one.is_interior}
-            | {"tried": [dataclasses.asdict(each) for each in one.tried]}
-            for one in report.selections
-        ],
+        + [_selected(one) for one in report.selections],
+    }
+
+
+def _selected(one: Selection) -> dict[str, Any]:
+    tried = [dataclasses.asdict(each) for each in one.tried]
+    return {"arm": one.arm, "rate": one.chosen.rate, "average": one.average, "is_interior": one.is_interior} | {
+        "tried": tried
     }
 
 

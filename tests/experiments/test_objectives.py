@@ -241,9 +241,16 @@ def test_an_arm_has_one_colour_in_the_figure(recorded):
 
 
 def test_a_study_goes_on_from_its_record_alone(monkeypatch, tmp_path):
-    """Seed by seed, with the rates that were chosen before the first one; no work directory is needed."""
+    """Two arms' rates at a time, then seed by seed with these; no work directory is needed."""
     titles = [title for title, _ in grid.PRESETS.values()]
-    asked = []
+    tried, asked = [], []
+
+    def select(config, folder, chosen):
+        tried.append(config.compare.arms)
+        if len(tried) == 3:
+            return None
+        of_title = {one.arm: one for one in a_seed(0, [config.compare.arm[name].title for name in tried[-1]]).selections}
+        return {name: of_title[config.compare.arm[name].title] for name in tried[-1]}
 
     def compared(config, folder, chosen):
         (seed,) = config.compare.seeds
@@ -253,16 +260,21 @@ def test_a_study_goes_on_from_its_record_alone(monkeypatch, tmp_path):
 
     monkeypatch.setattr(records, "HERE", tmp_path)
     monkeypatch.setattr(study.compare, "compare", compared)
+    monkeypatch.setattr(study.compare, "checked", lambda *given: [])
+    monkeypatch.setattr(study.compare, "select", select)
     monkeypatch.setattr(study.command, "draw", lambda *pages: None)
     stop_at = 2
+    assert not study.compute("presets"), "stopped while rates are tried"
+    assert "presets" not in records.complete()
     assert list(records.missing("presets")) == [0, 1, 2, 3, 4]
     assert not study.compute("presets"), "stopped"
     assert list(records.missing("presets")) == [2, 3, 4]
     stop_at = 5
     assert study.compute("presets")
     assert [seed for seed, _ in asked] == [0, 1, 2, 2, 3, 4]
-    assert not asked[0][1]
-    for _, chosen in asked[1:]:
+    names = list(grid.PRESETS)
+    assert [list(arms) for arms in tried] == [names[:2], names[2:4], names[4:6], names[4:6], names[6:]]
+    for _, chosen in asked:
         assert list(chosen) == list(grid.PRESETS)
         assert all((one.chosen.rate, one.average, one.is_interior) == (1e-3, "long", True) for one in chosen.values())
     found = records.kept("presets")
