@@ -104,14 +104,26 @@ def _network() -> ConfigDict:
     unet.multipliers = (1, 2)  # channels of each level, in units of `channels`
     unet.num_blocks = 1  # residual blocks per level
     unet.attention_levels = (0, 1)  # levels that have attention after each block; the middle always has it
-    unet.attention = "space_time"  # space_time: within the frame, then across frames; temporal: across frames alone
+    unet.attention = "space_time"  # space_time: within the frame, then across frames; temporal: across frames alone;
+    #   linear_time: as space_time, within the frame in linear time but for the middle
     unet.head_dim = 32
-    unet.position = "bucket"  # relative position bias of temporal attention; bucket: random at first; lag: a lag a head
-    unet.norm = "group"  # group (statistics of one frame) | rms (of one pixel)
+    unet.num_heads = 0  # 0: as many as head_dim makes of the level's channels
+    unet.attention_norm = "as_blocks"  # as_blocks: `norm`; or one of its names
+    unet.position = (
+        "bucket"  # relative position bias of temporal attention; bucket: random at first; lag: a lag a head;
+    )
+    #   rotary_bucket: one table for all blocks, and rotary embeddings (needs num_heads)
+    unet.norm = "group"  # group (statistics of one frame) | rms | layer (of one pixel)
     unet.groups = 8  # of the group norm
+    unet.block = "norm_first"  # norm_first: norm, SiLU, convolution; conv_first: convolution, norm, SiLU
+    unet.level = (
+        "fourier"  # how log-SNR is told: fourier (of tanh(log_snr / 10)) | cosine_step (step of a cosine chain)
+    )
     unet.embedding = "add"  # how a block is told level and class: add | scale_shift
-    unet.resampling = "conv"  # between levels: conv | patch (space-to-depth and a linear map)
-    unet.skips = "all"  # all: one block more on the way up, as Ho et al.; blocks: as many as down
+    unet.stem = "conv"  # conv (3x3) | wide_temporal (7x7, then attention across frames)
+    unet.resampling = "conv"  # between levels: conv | conv_4x4 | patch (space-to-depth and a linear map)
+    unet.skips = "all"  # all: one block more on the way up, as Ho et al.; blocks: as many as down; levels: one a level,
+    #   attention at its end alone, and from the stem to a last block
     unet.patch = 2  # pixels; space-to-depth on the way in, its inverse on the way out; 1: none
     unet.dropout = 0.0
     unet.compute_dtype = "float32"  # float32 | bfloat16; parameters, norms and softmax are float32 in either

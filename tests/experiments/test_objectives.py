@@ -249,7 +249,9 @@ def test_a_study_goes_on_from_its_record_alone(monkeypatch, tmp_path):
         tried.append(config.compare.arms)
         if len(tried) == 3:
             return None
-        of_title = {one.arm: one for one in a_seed(0, [config.compare.arm[name].title for name in tried[-1]]).selections}
+        of_title = {
+            one.arm: one for one in a_seed(0, [config.compare.arm[name].title for name in tried[-1]]).selections
+        }
         return {name: of_title[config.compare.arm[name].title] for name in tried[-1]}
 
     def compared(config, folder, chosen):

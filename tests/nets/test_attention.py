@@ -11,12 +11,14 @@ from flax import nnx
 
 from tests.nets import tiny
 from vdm.nets import module
-from vdm.nets.attention import SpatialAttention, TemporalAttention, attend
+from vdm.nets.attention import LinearAttention, SpatialAttention, TemporalAttention, attend
 
 FRAMES, HEIGHT, WIDTH, CHANNELS, HEAD_DIM = 3, 2, 3, 8, 4
 KINDS = {
-    "spatial": functools.partial(SpatialAttention, CHANNELS, HEAD_DIM, norm="rms", groups=1),
-    "temporal": functools.partial(TemporalAttention, CHANNELS, HEAD_DIM, norm="rms", groups=1, position="bucket"),
+    "spatial": functools.partial(SpatialAttention, CHANNELS, CHANNELS // HEAD_DIM, HEAD_DIM, norm="rms", groups=1),
+    "temporal": functools.partial(
+        TemporalAttention, CHANNELS, CHANNELS // HEAD_DIM, HEAD_DIM, norm="rms", groups=1, position="bucket"
+    ),
 }
 FRAME_INDEX = jnp.array([[4, 5, 9], [0, 30, 31]])
 
@@ -97,6 +99,24 @@ def test_image_mode_adds_the_value_through_the_output_map():
     both = call("temporal", params, x, jnp.array([True, False]))
     np.testing.assert_allclose(both[0], (x + normed @ value_and_out)[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(both[1], call("temporal", params, x)[1], rtol=1e-6, atol=1e-6)
+
+
+def test_linear_attention_is_a_matrix_of_weights_of_rank_head_dim():
+    """The weights written out, in numpy: what efficient attention is there not to compute. More heads than fit."""
+    part = module.split("linear", lambda rngs: LinearAttention(CHANNELS, 3, HEAD_DIM, rngs, norm="rms", groups=1))
+    params = tiny.randomised(jax.eval_shape(part.init, jax.random.key(0)))
+    x = np.asarray(clip(), np.float64)
+    pixels = rearrange(x, "b f h w c -> (b f) (h w) c")
+    normed = pixels / np.sqrt((pixels**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(params["norm"]["scale"])
+    query, key, value = (
+        (normed @ np.asarray(params["heads"][name]["kernel"], np.float64)).reshape(*pixels.shape[:2], 3, HEAD_DIM)
+        for name in ("query", "key", "value")
+    )
+    query, key = np.exp(query) / np.exp(query).sum(-1, keepdims=True), np.exp(key) / np.exp(key).sum(1, keepdims=True)
+    weights = np.einsum("bihd,bjhd->bhij", query, key) / np.sqrt(HEAD_DIM)
+    mixed = np.einsum("bhij,bjhd->bihd", weights, value).reshape(*pixels.shape[:2], -1)
+    expected = x + (mixed @ params["heads"]["out"]["kernel"] + params["heads"]["out"]["bias"]).reshape(x.shape)
+    np.testing.assert_allclose(jax.jit(part.call)(params, clip()), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_softmax_is_in_float32_under_bfloat16_inputs():

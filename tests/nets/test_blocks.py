@@ -11,7 +11,7 @@ from flax import nnx
 from tests.nets import tiny
 from vdm.nets import module
 from vdm.nets.blocks import NORMS, RESAMPLINGS, ResidualBlock, depth_to_space, space_to_depth
-from vdm.nets.linear import Conv
+from vdm.nets.linear import Conv, TransposedConv
 
 
 def video(height, width, channels=4, frames=3, seed=0):
@@ -22,6 +22,15 @@ def part_of(build):
     """The jitted call of a part, and parameters for it."""
     part = module.split("part", build)
     return jax.jit(part.call), tiny.randomised(jax.eval_shape(part.init, jax.random.key(0)))
+
+
+def value_and_pullback(function):
+    @jax.jit
+    def both(params, x):
+        value, pullback = jax.vjp(function, params, x)
+        return value, pullback(jnp.cos(value))
+
+    return both
 
 
 @pytest.mark.feature("A1")
@@ -36,15 +45,27 @@ def test_the_folded_convolution_is_the_1x3x3_convolution(height, width, stride):
         y = jax.lax.conv_general_dilated(x, kernel, (1, stride, stride), "SAME", dimension_numbers=layout)
         return y + params["bias"]
 
-    def value_and_pullback(function):
-        @jax.jit
-        def both(params, x):
-            value, pullback = jax.vjp(function, params, x)
-            return value, pullback(jnp.cos(value))
+    given, expected = value_and_pullback(call)(params, x), value_and_pullback(three_dimensional)(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), given, expected)
 
-        return both(params, x)
 
-    given, expected = value_and_pullback(call), value_and_pullback(three_dimensional)
+def test_the_transposed_convolution_is_the_transpose():
+    """Of the 4x4 convolution with stride 2, as `jax.linear_transpose` gives it; with its gradients."""
+    call, params = part_of(lambda rngs: TransposedConv(4, 6, rngs))
+    x = video(3, 5)
+
+    def transposed(params, x):
+        kernel = jnp.swapaxes(params["kernel"], 2, 3)  # of the convolution: from 6 channels to 4
+
+        def convolve(wide):
+            layout = ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(wide, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=layout)
+
+        wide = jax.ShapeDtypeStruct((6, 6, 10, 6), jnp.float32)
+        (y,) = jax.linear_transpose(convolve, wide)(x.reshape(6, 3, 5, 4))
+        return y.reshape(2, 3, 6, 10, 6) + params["bias"]
+
+    given, expected = value_and_pullback(call)(params, x), value_and_pullback(transposed)(params, x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), given, expected)
 
 
@@ -64,6 +85,13 @@ def test_rms_norm_gives_unit_mean_square_in_every_pixel():
     call, params = part_of(lambda _: NORMS["rms"](8, 1))
     y = call(params, 50 * video(5, 4, channels=8)) / params["scale"]
     np.testing.assert_allclose(jnp.mean(y**2, axis=-1), 1.0, rtol=1e-5)
+
+
+def test_layer_norm_gives_mean_zero_and_variance_one_in_every_pixel():
+    call, params = part_of(lambda _: NORMS["layer"](8, 1))
+    y = call(params, 50 * video(5, 4, channels=8) + 7) / params["scale"]
+    np.testing.assert_allclose(jnp.mean(y, axis=-1), 0.0, atol=1e-5)
+    np.testing.assert_allclose(jnp.var(y, axis=-1), 1.0, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NORMS)

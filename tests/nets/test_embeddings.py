@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vdm.nets.embeddings import BucketBias, bounded_level, lag_bias, level_features
+from vdm.nets.embeddings import (
+    MAX_DISTANCE,
+    BucketBias,
+    bounded_level,
+    bucket,
+    lag_bias,
+    level_features,
+    rotated,
+    step_of_cosine_chain,
+)
 
 
 def test_the_level_is_bounded_monotone_and_finite_at_both_ends():
@@ -30,10 +39,10 @@ def test_no_two_levels_look_alike_and_near_ones_look_near():
 def test_buckets_of_distances():
     """Raffel et al. 2020: half of the buckets a side, one a distance below 8, then logarithmic up to 128."""
     distance = jnp.arange(-600, 601)
-    bucket = np.asarray(BucketBias.bucket(distance))
-    before, after = bucket[:600][::-1], bucket[601:]  # by distance from 1 to 600
+    buckets = np.asarray(bucket(distance, MAX_DISTANCE))
+    before, after = buckets[:600][::-1], buckets[601:]  # by distance from 1 to 600
     np.testing.assert_array_equal(after, before + 16)
-    np.testing.assert_array_equal(bucket[600:608], [0, *range(17, 24)])
+    np.testing.assert_array_equal(buckets[600:608], [0, *range(17, 24)])
     assert (np.diff(before) >= 0).all()
     edges = [int(np.searchsorted(before, k)) + 1 for k in range(9, 16)]  # the first distance of every coarse bucket
     np.testing.assert_array_equal(edges, np.ceil(8 * 16.0 ** (np.arange(1, 8) / 8)))
@@ -56,3 +65,25 @@ def test_heads_that_start_at_a_lag_look_there_most():
         inside = [frame for frame in range(8) if 0 <= frame + lag < 8]
         assert all(bias[head, frame].argmax() == frame + lag for frame in inside)
         assert (np.sort(bias[head][inside], axis=-1)[:, :-1] == 0).all()
+
+
+def test_rotated_pairs_are_products_with_unit_complex_numbers():
+    """Su et al. 2021, equation 15, of a head with more numbers than are turned; products know the distance alone."""
+    x = np.random.default_rng(0).standard_normal((1, 1, 1, 3, 40)).astype(np.float32)
+    index = jnp.array([[5, 6, 21]])
+    pairs = x[..., :32:2] + 1j * x[..., 1:32:2]
+    turned = pairs * np.exp(1j * np.array([5, 6, 21])[:, None] * 10_000.0 ** (-np.arange(16) / 16))
+    found = np.asarray(rotated(jnp.asarray(x), index))
+    np.testing.assert_allclose(found[..., :32:2] + 1j * found[..., 1:32:2], turned, atol=2e-6)
+    np.testing.assert_array_equal(found[..., 32:], x[..., 32:])
+    later = np.asarray(rotated(jnp.asarray(x), index + 30))
+    np.testing.assert_allclose(*(np.einsum("...id,...jd->...ij", each, each) for each in (found, later)), atol=2e-5)
+
+
+def test_steps_of_the_cosine_chain():
+    """Between steps cos^2 of the angle is that of the schedule; beyond the ends the first and the last."""
+    step = np.array([0.0, 3.0, 250.0, 500.5, 990.0])
+    signal = (np.cos((step / 1000 + 0.009) / 1.008 * np.pi / 2) / np.cos(0.008 / 1.008 * np.pi / 2)) ** 2
+    log_snr = jnp.asarray(np.log(signal / (1 - signal)), jnp.float32)[None]
+    np.testing.assert_allclose(step_of_cosine_chain(log_snr)[0], step, atol=2e-3)
+    np.testing.assert_array_equal(step_of_cosine_chain(jnp.array([[jnp.inf, 30.0, -jnp.inf]]))[0], [0.0, 0.0, 999.0])

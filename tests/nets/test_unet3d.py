@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.nets import tiny
+from vdm.nets import video_diffusion_pytorch
 from vdm.nets.attention import SpatialAttention, TemporalAttention
 from vdm.nets.blocks import ResidualBlock
 from vdm.nets.remat import REMAT
@@ -19,6 +20,7 @@ IMAGES = Condition(is_image=jnp.ones(tiny.BATCH, bool))
 OTHER_PARTS = dataclasses.replace(
     tiny.CONFIG, norm="rms", embedding="scale_shift", resampling="patch", skips="all", attention_levels=(0, 1)
 )
+PEER_PARTS = UNet3DConfig(3, 3, 8, (1, 2), attention_levels=(0, 1), **video_diffusion_pytorch.PARTS)
 
 
 def one_by_one(array):
@@ -37,7 +39,7 @@ def changed_frames(condition, **change):
 
 
 @pytest.mark.feature("A1", "A17")
-@pytest.mark.parametrize("config", [tiny.CONFIG, OTHER_PARTS], ids=["ho", "other parts"])
+@pytest.mark.parametrize("config", [tiny.CONFIG, OTHER_PARTS, PEER_PARTS], ids=["ho", "other parts", "peer's"])
 def test_with_temporal_attention_at_the_identity_a_clip_is_its_frames(config):
     _, apply = tiny.network(config)
     xt, log_snr, frame_index = tiny.inputs()
@@ -298,7 +300,7 @@ def test_parameters_of_a_part_do_not_depend_on_what_else_there_is():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"norm": "layer"}, "norm is 'layer'; there are: group, rms"),
+        ({"norm": "batch"}, "norm is 'batch'; there are: group, rms, layer"),
         ({"multipliers": ()}, "at least one level"),
         ({"num_blocks": 0}, "num_blocks 0"),
         ({"attention_levels": (0, 2)}, r"\(0, 2\) go beyond the levels 0 to 1"),

@@ -92,6 +92,27 @@ def test_a_dict_without_a_name_keeps_all_its_parts():
     assert set(resolved["run"]["mesh"]) == {"data", "fsdp", "tensor", "frames"}
 
 
+def _without(resolved, key):
+    *parents, last = key.split(".")
+    node = resolved
+    for parent in parents:
+        node = node[parent]
+    return node.pop(last)
+
+
+@pytest.mark.feature("R9")
+@pytest.mark.parametrize("key", identity.LATER)
+def test_a_record_from_before_a_key_is_of_the_same_run_until_the_key_is_used(key):
+    config = get_config()
+    recorded = identity.resolve(config)
+    assert _without(recorded, key) == identity.LATER[key], "base.py has another default: earlier records are lost"
+    identity.require_same_identity(recorded, config, "here")
+    assert identity.resolve(identity.rebuild(get_config(), recorded)) == identity.resolve(config)
+    used = _config(**{key: {"int": 4, "str": "another"}[type(identity.LATER[key]).__name__]})
+    assert identity.identity_hash(recorded) != identity.identity_hash(used)
+    assert any(key in line for line in identity.differences(identity.identity(recorded), identity.identity(used)))
+
+
 @pytest.mark.feature("R9")
 def test_the_hash_is_sha256_of_sorted_json():
     """By hand: the text that the rule describes, hashed by hashlib."""

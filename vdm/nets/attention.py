@@ -6,6 +6,8 @@ heads between tokens and channels the gradient costs up to twice as much on CPUs
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -13,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from vdm.nets.blocks import NORMS
-from vdm.nets.embeddings import POSITIONS
+from vdm.nets.embeddings import POSITIONS, rotated
 from vdm.nets.fold import tubes, untubed
 from vdm.nets.linear import Dense, Features
 from vdm.types import FrameIndex
@@ -37,49 +39,98 @@ def attend(
     return jnp.einsum("...nm,...md->...nd", weights.astype(value.dtype), value)
 
 
+def attend_linearly(
+    query: Float[Array, "*batch tokens head_dim"],
+    key: Float[Array, "*batch tokens head_dim"],
+    value: Float[Array, "*batch tokens head_dim"],
+) -> Float[Array, "*batch tokens head_dim"]:
+    """softmax(q over head_dim) (softmax(k over tokens)^T v) / sqrt(head_dim), in time linear in the number of tokens:
+    the efficient attention of Shen et al. 2021 (arXiv:1812.01243); the softmax in float32.
+    """
+    weights = jax.nn.softmax(query.astype(jnp.float32), axis=-1) / query.shape[-1] ** 0.5
+    shares = jax.nn.softmax(key.astype(jnp.float32), axis=-2).astype(value.dtype)
+    context = jnp.einsum("...nd,...ne->...de", shares, value)
+    return jnp.einsum("...nd,...de->...ne", weights.astype(value.dtype), context)
+
+
 class Heads(nnx.Module):
-    """Maps to queries, keys and values of every head, and back; no biases. The way back is zero at first."""
+    """Maps to queries, keys and values of every head, and back; no biases, but for `bias` on the way back, which is
+    zero at first.
+    """
 
-    def __init__(self, channels: int, head_dim: int, rngs: nnx.Rngs):
+    def __init__(self, channels: int, num_heads: int, head_dim: int, rngs: nnx.Rngs, *, bias: bool = False):
         self.head_dim = head_dim
-        self.query, self.key, self.value = (Dense(channels, channels, rngs, bias=False) for _ in range(3))
-        self.out = Dense(channels, channels, rngs, bias=False, zero=True)
+        inner = num_heads * head_dim
+        self.query, self.key, self.value = (Dense(channels, inner, rngs, bias=False) for _ in range(3))
+        self.out = Dense(inner, channels, rngs, bias=bias, zero=True)
 
-    def __call__(self, x: Features, **options: Array | None) -> Features:
-        """`attend` in every head, with its options, among the pixels of a frame."""
+    def __call__(self, x: Features, mix: Callable[..., Array]) -> Features:
+        """`mix(query, key, value)` in every head, each [batch, frames, heads, pixels of a frame, head_dim]."""
         queries_keys_values = (
             rearrange(project(x), "b f h w (heads d) -> b f heads (h w) d", d=self.head_dim)
             for project in (self.query, self.key, self.value)
         )
-        y = attend(*queries_keys_values, **options)
+        y = mix(*queries_keys_values)
         return self.out(rearrange(y, "b f heads (h w) d -> b f h w (heads d)", h=x.shape[2]))
 
 
 class SpatialAttention(nnx.Module):
     """Every pixel attends to all pixels of its frame; plus the input."""
 
-    def __init__(self, channels: int, head_dim: int, rngs: nnx.Rngs, *, norm: str, groups: int):
+    def __init__(self, channels: int, num_heads: int, head_dim: int, rngs: nnx.Rngs, *, norm: str, groups: int):
         self.norm = NORMS[norm](channels, groups)
-        self.heads = Heads(channels, head_dim, rngs)
+        self.heads = Heads(channels, num_heads, head_dim, rngs)
 
     def __call__(self, x: Features) -> Features:
-        return x + self.heads(self.norm(x))
+        return x + self.heads(self.norm(x), attend)
+
+
+class LinearAttention(nnx.Module):
+    """Every pixel attends to all pixels of its frame by `attend_linearly`; plus the input."""
+
+    def __init__(self, channels: int, num_heads: int, head_dim: int, rngs: nnx.Rngs, *, norm: str, groups: int):
+        self.norm = NORMS[norm](channels, groups)
+        self.heads = Heads(channels, num_heads, head_dim, rngs, bias=True)
+
+    def __call__(self, x: Features) -> Features:
+        return x + self.heads(self.norm(x), attend_linearly)
 
 
 class TemporalAttention(nnx.Module):
     """Every pixel attends to its place in all frames, with a bias by their distance in time; plus the input."""
 
-    def __init__(self, channels: int, head_dim: int, rngs: nnx.Rngs, *, norm: str, groups: int, position: str):
+    def __init__(
+        self, channels: int, num_heads: int, head_dim: int, rngs: nnx.Rngs, *, norm: str, groups: int, position: str
+    ):
         self.norm = NORMS[norm](channels, groups)
-        self.heads = Heads(channels, head_dim, rngs)
-        self.position = POSITIONS[position](channels // head_dim, rngs)
+        self.heads = Heads(channels, num_heads, head_dim, rngs)
+        kind = POSITIONS[position]
+        self.rotary = kind.rotary
+        self.position = None if kind.shared else kind.bias(num_heads, rngs)
 
-    def __call__(self, x: Features, frame_index: FrameIndex, is_image: Bool[Array, "batch"] | None) -> Features:
+    def __call__(
+        self,
+        x: Features,
+        frame_index: FrameIndex,
+        is_image: Bool[Array, "batch"] | None,
+        shared: Float[Array, "batch heads frames frames"] | None = None,
+    ) -> Features:
         """Where `is_image` is True the weights are the identity: W_out W_v norm(x) is added, frame by frame.
 
-        `frame_index` is that of all frames, `x` may be a device's part of them.
+        `frame_index` is that of all frames, `x` may be a device's part of them. `shared` is the bias of a table for
+        all blocks.
         """
-        bias = self.position(frame_index)[:, None]
+        bias = shared if self.position is None else self.position(frame_index)
+        assert bias is not None, "a block without a table of its own is handed what all share"
         identity = None if is_image is None else is_image[:, None, None, None, None]
-        y = self.heads(tubes(self.norm(x)), bias=bias, identity=identity)
+
+        def mix(query: Array, key: Array, value: Array) -> Array:
+            if self.rotary:
+                query, key = (rotated(each, frame_index) for each in (query, key))
+            return attend(query, key, value, bias[:, None], identity)
+
+        y = self.heads(tubes(self.norm(x)), mix)
         return x + untubed(y, *x.shape[2:4])
+
+
+KINDS = {"spatial": SpatialAttention, "linear": LinearAttention, "temporal": TemporalAttention}

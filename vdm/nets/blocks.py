@@ -8,7 +8,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vdm.nets.linear import Conv, Dense, Features
+from vdm.nets.linear import Conv, Dense, Features, TransposedConv
 from vdm.types import FrameKeys
 
 Embedding = Float[Array, "batch frames embedding"]
@@ -47,6 +47,30 @@ class RmsNorm(nnx.Module):
     def __call__(self, x: Features) -> Features:
         y = x.astype(jnp.float32)
         return (y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + EPSILON) * self.scale[...]).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the channels of every pixel (Ba et al. 2016), without a bias, in float32."""
+
+    def __init__(self, channels: int, groups: int):
+        del groups  # this norm has none
+        self.scale = nnx.Param(jnp.ones(channels))
+
+    def __call__(self, x: Features) -> Features:
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        return (y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + 1e-5) * self.scale[...]).astype(x.dtype)
+
+
+class NoEmbedding(nnx.Module):
+    """norm(x): of a block that is told nothing."""
+
+    def __init__(self, channels: int, embedding_channels: int, norm: nnx.Module, rngs: nnx.Rngs):
+        del channels, embedding_channels, rngs
+        self.norm = norm
+
+    def __call__(self, x: Features, embedding: Embedding) -> Features:
+        return self.norm(x)
 
 
 class AddedEmbedding(nnx.Module):
@@ -100,11 +124,46 @@ class ResidualBlock(nnx.Module):
         """`keys` draw the dropout, frame by frame; None: no dropout."""
         y = self.conv_1(jax.nn.silu(self.norm_1(x)))
         y = jax.nn.silu(self.embedding(y, embedding))
-        if keys is not None and self.dropout > 0:
-            kept = jax.vmap(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout, y.shape[2:])))(keys)
-            y = jnp.where(kept, y / (1 - self.dropout), 0)
-        y = self.conv_2(y)
+        y = self.conv_2(_drop(y, self.dropout, keys))
         return y + (x if self.skip is None else self.skip(x))
+
+
+class ConvFirstBlock(nnx.Module):
+    """convolution, norm, embedding, SiLU, dropout, convolution, norm, SiLU; plus the input."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        embedding_channels: int,
+        rngs: nnx.Rngs,
+        *,
+        norm: str,
+        groups: int,
+        embedding: str,
+        dropout: float,
+    ):
+        self.dropout = dropout
+        self.conv_1 = Conv(channels_in, channels_out, rngs)
+        self.embedding = EMBEDDINGS[embedding](
+            channels_out, embedding_channels, NORMS[norm](channels_out, groups), rngs
+        )
+        self.conv_2 = Conv(channels_out, channels_out, rngs)
+        self.norm_2 = NORMS[norm](channels_out, groups)
+        self.skip = Dense(channels_in, channels_out, rngs) if channels_in != channels_out else None
+
+    def __call__(self, x: Features, embedding: Embedding, keys: FrameKeys | None) -> Features:
+        """`keys` as for `ResidualBlock`."""
+        y = jax.nn.silu(self.embedding(self.conv_1(x), embedding))
+        y = jax.nn.silu(self.norm_2(self.conv_2(_drop(y, self.dropout, keys))))
+        return y + (x if self.skip is None else self.skip(x))
+
+
+def _drop(y: Features, dropout: float, keys: FrameKeys | None) -> Features:
+    if keys is None or dropout == 0:
+        return y
+    kept = jax.vmap(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - dropout, y.shape[2:])))(keys)
+    return jnp.where(kept, y / (1 - dropout), 0)
 
 
 class StridedDownsample(nnx.Module):
@@ -125,6 +184,26 @@ class NearestUpsample(nnx.Module):
 
     def __call__(self, x: Features) -> Features:
         return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3))
+
+
+class WideDownsample(nnx.Module):
+    """Halves height and width: 4x4 convolution with stride 2."""
+
+    def __init__(self, channels: int, rngs: nnx.Rngs):
+        self.conv = Conv(channels, channels, rngs, size=4, stride=2)
+
+    def __call__(self, x: Features) -> Features:
+        return self.conv(x)
+
+
+class TransposedUpsample(nnx.Module):
+    """Doubles height and width: the transpose of a 4x4 convolution with stride 2."""
+
+    def __init__(self, channels: int, rngs: nnx.Rngs):
+        self.conv = TransposedConv(channels, channels, rngs)
+
+    def __call__(self, x: Features) -> Features:
+        return self.conv(x)
 
 
 class PatchDownsample(nnx.Module):
@@ -168,6 +247,11 @@ def depth_to_space(video: Features, patch: int) -> Features:
     return rearrange(video, "b f h w (p q c) -> b f (h p) (w q) c", p=patch, q=patch)
 
 
-NORMS = {"group": GroupNorm, "rms": RmsNorm}
-EMBEDDINGS = {"add": AddedEmbedding, "scale_shift": ScaleShiftEmbedding}
-RESAMPLINGS = {"conv": (StridedDownsample, NearestUpsample), "patch": (PatchDownsample, PatchUpsample)}
+NORMS = {"group": GroupNorm, "rms": RmsNorm, "layer": LayerNorm}
+EMBEDDINGS = {"add": AddedEmbedding, "scale_shift": ScaleShiftEmbedding, "none": NoEmbedding}
+BLOCKS = {"norm_first": ResidualBlock, "conv_first": ConvFirstBlock}
+RESAMPLINGS = {
+    "conv": (StridedDownsample, NearestUpsample),
+    "conv_4x4": (WideDownsample, TransposedUpsample),
+    "patch": (PatchDownsample, PatchUpsample),
+}

@@ -24,7 +24,7 @@ from vdm.nets.remat import PRODUCT
 Features = Float[Array, "batch frames _height _width _channels"]  # a leading underscore: not checked to stay the same
 Rows = Float[Array, "rows _height _width _channels"]
 Matrix = Float[Array, "channels_in channels_out"]
-Kernel = Float[Array, "3 3 channels_in channels_out"]
+Kernel = Float[Array, "_size _size channels_in channels_out"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _INITIAL = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
@@ -52,19 +52,43 @@ class Dense(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """1x3x3 convolution, zero padding, as 2-D over (batch x frames), in its input's type. `zero`: starts at zero."""
+    """1 x size x size convolution, zero padding, as 2-D over (batch x frames), in its input's type.
 
-    def __init__(self, channels_in: int, channels_out: int, rngs: nnx.Rngs, *, stride: int = 1, zero: bool = False):
+    `zero`: starts at zero.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        rngs: nnx.Rngs,
+        *,
+        size: int = 3,
+        stride: int = 1,
+        zero: bool = False,
+    ):
         self.stride = stride
         initial = _ZEROS if zero else _INITIAL
-        self.kernel = nnx.Param(initial(rngs.params(), (3, 3, channels_in, channels_out)))
+        self.kernel = nnx.Param(initial(rngs.params(), (size, size, channels_in, channels_out)))
         self.bias = nnx.Param(jnp.zeros(channels_out))
 
     def __call__(self, x: Features) -> Features:
-        tiny = self.stride == 1 and max(x.shape[2:4]) <= 2
+        tiny = self.kernel.shape[0] == 3 and self.stride == 1 and max(x.shape[2:4]) <= 2
         kernel = self.kernel[...]
         rows = _convolve_tiny(fold(x), kernel) if tiny else convolve(fold(x), kernel, self.stride)
         return unfold(checkpoint_name(add_bias(rows, self.bias[...]), PRODUCT), x.shape[1])
+
+
+class TransposedConv(nnx.Module):
+    """The transpose of a 1x4x4 convolution with stride 2: doubles height and width."""
+
+    def __init__(self, channels_in: int, channels_out: int, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_INITIAL(rngs.params(), (4, 4, channels_in, channels_out)))
+        self.bias = nnx.Param(jnp.zeros(channels_out))
+
+    def __call__(self, x: Features) -> Features:
+        rows = add_bias(_spread(fold(x), self.kernel[...]), self.bias[...])
+        return unfold(checkpoint_name(rows, PRODUCT), x.shape[1])
 
 
 def add_bias(y: Float[Array, "*rows channels"], bias: Float[Array, "channels"]) -> Float[Array, "*rows channels"]:
@@ -95,7 +119,7 @@ _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 def convolve(rows: Rows, kernel: Kernel, stride: int) -> Rows:
-    """3x3 convolution with zero padding in the type of `rows`; the gradient of the kernel is computed in float32."""
+    """Convolution with zero padding in the type of `rows`; the gradient of the kernel is computed in float32."""
     return _convolution(rows, kernel, stride) if rows.dtype == kernel.dtype else _convolve(rows, kernel, stride)
 
 
@@ -148,3 +172,22 @@ def _convolve_tiny(rows: Rows, kernel: Kernel) -> Rows:
     matrix = rearrange(taps, "h w y x c d -> (h w c) (y x d)")
     y = multiply(rearrange(rows, "n h w c -> n (h w c)"), matrix)
     return rearrange(y, "n (y x d) -> n y x d", y=height, x=width)
+
+
+def _spread(rows: Rows, kernel: Kernel) -> Rows:
+    """Every pixel times the 4x4 kernel, added up at twice its place, from one before to two after: one product of two
+    matrices, where a convolution of spread pixels would multiply three zeros for every number."""
+    taps = multiply(rows.reshape(-1, rows.shape[-1]), rearrange(kernel, "y x c d -> c (y x d)"))
+    taps = rearrange(taps, "(n h w) (y x d) -> n h w y x d", h=rows.shape[1], w=rows.shape[2], y=4, x=4)
+    for axis in (1, 2):  # the taps of what is left of them stand at axis 3
+        first, second, third, fourth = jnp.unstack(taps, axis=3)
+        even, odd = second + _shifted(fourth, axis, 1), third + _shifted(first, axis, -1)
+        taps = jnp.stack([even, odd], axis=axis + 1).reshape(*even.shape[:axis], -1, *even.shape[axis + 1 :])
+    return taps
+
+
+def _shifted(x: Float[Array, "..."], axis: int, by: int) -> Float[Array, "..."]:
+    """`x` moved along an axis by one place, zeros behind it."""
+    before, after = max(by, 0), max(-by, 0)
+    moved = jax.lax.slice_in_dim(x, after, x.shape[axis] - before, axis=axis)
+    return jnp.pad(moved, [(before, after) if each == axis else (0, 0) for each in range(x.ndim)])

@@ -5,7 +5,8 @@ that carries the chosen name is read and recorded; a choice without parameters (
 dict beside it that has a `name` itself (`sampler.spacing`) is no option but one more choice, and always recorded. The
 root is no choice: its `name` is the experiment's, for people. `config.compare` says which runs and `config.scores` what
 is measured of them, not what a run is: they are left out. `config.run` may change when a run resumes; all the rest is
-the identity.
+the identity. A key that came later is no part of it at the value that says what was so before (`LATER`): records, cards
+and checkpoints of earlier code stay those of the same run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from ml_collections import ConfigDict
 
 SHORT_HASH_LENGTH = 12
 LEFT_OUT = ("compare", "scores")  # sections that say nothing of what a run is
+LATER = {  # key that earlier code had not -> what it did
+    "network.unet3d.num_heads": 0,
+    "network.unet3d.attention_norm": "as_blocks",
+    "network.unet3d.block": "norm_first",
+    "network.unet3d.level": "fourier",
+    "network.unet3d.stem": "conv",
+}
 
 
 def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +52,7 @@ def rebuild(base: ConfigDict, resolved: Mapping[str, Any]) -> ConfigDict:
     """
     config = base.copy_and_resolve_references()
     _fill(config, resolved, "config", [key for key in config if key not in LEFT_OUT])
-    lacking = differences(resolved, config)
+    lacking = differences(_without_later(resolved), _without_later(resolve(config)))
     if lacking:
         raise ValueError(
             f"this config is not one of this code (given -> with the defaults of configs/base.py): {'; '.join(lacking)}"
@@ -54,8 +62,16 @@ def rebuild(base: ConfigDict, resolved: Mapping[str, Any]) -> ConfigDict:
 
 
 def identity(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved config without `run`: what may not change when a run resumes."""
-    return {key: value for key, value in resolve(config).items() if key != "run"}
+    """The resolved config without `run` and `LATER` at its old values: what may not change when a run resumes."""
+    return _without_later({key: value for key, value in resolve(config).items() if key != "run"})
+
+
+def _without_later(resolved: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _without_later(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in resolved.items()
+        if f"{prefix}{key}" not in LATER or LATER[f"{prefix}{key}"] != value
+    }
 
 
 def identity_hash(config: ConfigDict | Mapping[str, Any]) -> str:
