@@ -9,7 +9,7 @@ DEMO ?= runs/demo
 PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
 COMPILE = uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --fork-strategy requires-python
 
-.PHONY: help demo test test-all smoke features lint format lock clean
+.PHONY: help demo test test-all smoke features lint format lock peers clean
 
 help:
 	@echo "make demo      train two objectives on moving shapes and compare them: $(DEMO)/report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-all  these and the long ones, whether they notice broken mathematics, and runs that are killed"
 	@echo "make features  which feature is proved by which test, and did it pass; writes the README's table"
 	@echo "make lint      ruff, pyright, and whether the tables in the READMEs are those of the records"
+	@echo "make peers     an environment of its own for what experiments/speed compares with (PyTorch)"
 	@echo "make lock      compile the lock files from their .in files (needs uv)"
 
 $(INSTALLED): requirements.txt
@@ -61,6 +62,7 @@ lint: $(LINT) $(METRICS)
 	$(PY) -m experiments.loop --check
 	$(PY) -m experiments.metrics --check
 	$(PY) -m experiments.objectives --check
+	$(PY) -m experiments.speed --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .
@@ -70,5 +72,13 @@ lock:
 	$(COMPILE) requirements.in -o requirements.txt
 	for extra in cuda tpu metrics lint; do $(COMPILE) requirements/$$extra.in -o requirements/$$extra.txt || exit 1; done
 
+# Not of the lock: nothing but experiments/speed needs it, and its torch is the build that is right for the machine. The
+# packages after --no-deps ask for more than their networks need.
+peers:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/peers.txt
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps video-diffusion-pytorch==0.7.0 \
+	  einops-exts==0.0.4 rotary-embedding-torch==0.9.1
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-peers
