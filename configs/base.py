@@ -116,9 +116,7 @@ def _network() -> ConfigDict:
     unet.norm = "group"  # group (statistics of one frame) | rms | layer (of one pixel)
     unet.groups = 8  # of the group norm
     unet.block = "norm_first"  # norm_first: norm, SiLU, convolution; conv_first: convolution, norm, SiLU
-    unet.level = (
-        "fourier"  # how log-SNR is told: fourier (of tanh(log_snr / 10)) | cosine_step (step of a cosine chain)
-    )
+    unet.noise_level = "fourier"  # how it is told: fourier (of tanh(log_snr / 10)) | cosine_step (step of such a chain)
     unet.embedding = "add"  # how a block is told level and class: add | scale_shift
     unet.stem = "conv"  # conv (3x3) | wide_temporal (7x7, then attention across frames)
     unet.resampling = "conv"  # between levels: conv | conv_4x4 | patch (space-to-depth and a linear map)

@@ -98,7 +98,7 @@ def test_bad_input_is_answered_before_compute(arguments, answer, capsys, tmp_pat
     "change",
     [
         "network.name=unet2d",
-        "network.unet3d.norm=layer",
+        "network.unet3d.norm=batch",
         "network.label_dropout=0.1",
         "data.height=9",
         "schedule.name=linear",

@@ -83,10 +83,10 @@ def choose(study: str, folder: epath.Path) -> bool:
     """
     config = grid.get_config(study)
     known = records.chosen(study)
+    compare.checked(config, folder, known)
     waiting = [name for name in config.compare.arms if name not in known]
     for first in range(0, len(waiting), config.compare.parallel):
         config.compare.arms = tuple(waiting[first : first + config.compare.parallel])
-        compare.checked(config, folder, known)
         chosen = compare.select(config, folder, {})
         if chosen is None:
             return False

@@ -23,10 +23,10 @@ def _training_step(size: Size, is_compiled: bool) -> tuple[Callable[[], None], i
     package = video_diffusion_pytorch()
     network = package.Unet3D(dim=size.dim, dim_mults=size.multipliers)
     diffusion = package.GaussianDiffusion(network, image_size=size.side, num_frames=size.frames, loss_type="l2")
-    optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4, fused=True)
     average = copy.deepcopy(network)
     clips = torch.rand(size.clips, 3, size.frames, size.side, size.side)
-    loss = torch.compile(diffusion) if is_compiled else diffusion
+    loss = torch.compile(diffusion, dynamic=False) if is_compiled else diffusion
     pairs = list(average.parameters()), list(network.parameters())
 
     def call() -> None:
@@ -41,7 +41,7 @@ def _training_step(size: Size, is_compiled: bool) -> tuple[Callable[[], None], i
 
 def _forward_pass(size: Size, is_compiled: bool) -> tuple[Callable[[], None], int]:
     network = video_diffusion_pytorch().Unet3D(dim=size.dim, dim_mults=size.multipliers).eval()
-    apply = torch.compile(network) if is_compiled else network
+    apply = torch.compile(network, dynamic=False) if is_compiled else network
     xt = torch.randn(size.clips, 3, size.frames, size.side, size.side)
     steps = torch.full((size.clips,), 500)
 

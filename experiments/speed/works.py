@@ -1,4 +1,4 @@
-"""What is run on both sides: the same network with the same weights, at stated sizes."""
+"""What is run on both sides: the same network at stated sizes."""
 
 from __future__ import annotations
 

@@ -305,13 +305,19 @@ def test_parameters_of_a_part_do_not_depend_on_what_else_there_is():
         ({"num_blocks": 0}, "num_blocks 0"),
         ({"attention_levels": (0, 2)}, r"\(0, 2\) go beyond the levels 0 to 1"),
         ({"dropout": 1.0}, r"dropout is 1.0; .*\[0, 1\)"),
-        ({"head_dim": 3}, "Level 1 has 16 channels, which head_dim 3 does not divide"),
+        ({"head_dim": 3}, "down_1/spatial_0 has 16 channels, which head_dim 3 does not divide"),
+        ({"skips": "levels", "head_dim": 16}, "up_1/spatial_0 has 8 channels, which head_dim 16"),
+        ({"stem": "wide_temporal", "head_dim": 16}, "stem_temporal has 8 channels, which head_dim 16"),
+        ({"num_heads": -1}, "num_heads is -1"),
+        ({"position": "rotary_bucket"}, "'rotary_bucket' has one table for all attentions: give them all num_heads"),
+        ({"position": "rotary_bucket", "num_heads": 2, "head_dim": 3}, "head_dim 3 must be even"),
+        ({"norm": "rms", "attention_norm": "group", "groups": 3}, "channels 8 are not divisible into 3 groups"),
         ({"groups": 3}, "channels 8 are not divisible into 3 groups"),
     ],
 )
 def test_an_impossible_config_is_refused_with_its_reason(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(tiny.CONFIG, **change)
+        unet3d(dataclasses.replace(tiny.CONFIG, **change))
 
 
 def test_what_does_not_fit_is_refused_before_any_compute():

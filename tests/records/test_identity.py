@@ -108,6 +108,7 @@ def test_a_record_from_before_a_key_is_of_the_same_run_until_the_key_is_used(key
     assert _without(recorded, key) == identity.LATER[key], "base.py has another default: earlier records are lost"
     identity.require_same_identity(recorded, config, "here")
     assert identity.resolve(identity.rebuild(get_config(), recorded)) == identity.resolve(config)
+    assert not identity.differences(recorded, config)
     used = _config(**{key: {"int": 4, "str": "another"}[type(identity.LATER[key]).__name__]})
     assert identity.identity_hash(recorded) != identity.identity_hash(used)
     assert any(key in line for line in identity.differences(identity.identity(recorded), identity.identity(used)))

@@ -170,7 +170,7 @@ class Position:
     shared: bool = False
 
 
-LEVELS = {"fourier": LevelEmbedding, "cosine_step": StepEmbedding}
+NOISE_LEVELS = {"fourier": LevelEmbedding, "cosine_step": StepEmbedding}
 POSITIONS = {
     "bucket": Position(BucketBias),
     "lag": Position(lag_bias),

@@ -12,7 +12,7 @@ from flax import nnx
 from vdm.nets import module
 from vdm.nets.attention import KINDS
 from vdm.nets.blocks import BLOCKS, NORMS, RESAMPLINGS, OutputHead
-from vdm.nets.embeddings import LEVELS, POSITIONS, LabelEmbedding
+from vdm.nets.embeddings import NOISE_LEVELS, POSITIONS, LabelEmbedding
 from vdm.nets.linear import Conv, Dense
 from vdm.nets.remat import REMAT
 
@@ -46,11 +46,11 @@ class UNet3DConfig:
       remat: what the backward pass computes again instead of keeping it, a name in `remat.REMAT`.
       num_classes: classes of the label; None: the network is told no class.
       learned_variance: predict `log_variance` too, from as many channels again.
-      norm, attention_norm, block, embedding, level, stem, attention, position, resampling, skips, compute_dtype: names
-        of parts, see the table in `unet3d`.
+      norm, attention_norm, block, embedding, noise_level, stem, attention, position, resampling, skips, compute_dtype:
+        names of parts, see the table in `unet3d`.
 
     Raises:
-      ValueError: a name without a part, or channels that `head_dim` or `groups` does not divide.
+      ValueError: a name without a part, or channels that `groups` does not divide.
     """
 
     channels_in: int
@@ -71,7 +71,7 @@ class UNet3DConfig:
     attention_norm: str = AS_BLOCKS
     block: str = "norm_first"
     embedding: str = "add"
-    level: str = "fourier"
+    noise_level: str = "fourier"
     stem: str = "conv"
     attention: str = "space_time"
     position: str = "bucket"
@@ -96,18 +96,17 @@ class UNet3DConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it is a probability in [0, 1).")
-        for level in {*self.attention_levels, levels - 1}:
-            if not self.num_heads and self.width(level) % self.head_dim:
-                raise ValueError(
-                    f"Level {level} has {self.width(level)} channels, which head_dim {self.head_dim} does not divide: "
-                    "change either, or give num_heads."
-                )
         if self.norm == "group" and self.channels % self.groups:
             raise ValueError(f"channels {self.channels} are not divisible into {self.groups} groups: change either.")
-        if self.num_heads < 0 or (self.num_heads == 0 and POSITIONS[self.position].shared):
+        if self.attention_norm == "group" and self.channels % self.groups:
+            raise ValueError(f"channels {self.channels} are not divisible into {self.groups} groups: change either.")
+        if self.num_heads < 0:
+            raise ValueError(f"num_heads is {self.num_heads}; give the heads of every attention, or 0.")
+        if POSITIONS[self.position].shared and not self.num_heads:
+            raise ValueError(f"position {self.position!r} has one table for all attentions: give them all num_heads.")
+        if POSITIONS[self.position].rotary and self.head_dim % 2:
             raise ValueError(
-                f"num_heads is {self.num_heads}; give the heads of every attention, or 0 (channels / head_dim) where "
-                f"position is not {self.position!r}, which has one table for all."
+                f"position {self.position!r} turns pairs of numbers: head_dim {self.head_dim} must be even."
             )
         if self.norm == "group" and self.embedding == "add" and self.channels == self.groups:
             raise ValueError(
@@ -115,8 +114,17 @@ class UNet3DConfig:
                 " is blind to level and class: take fewer groups, or embedding scale_shift."
             )
 
-    def heads(self, channels: int) -> int:
-        """Heads of an attention over so many channels."""
+    def heads(self, place: str, channels: int) -> int:
+        """Heads of the attention at a place of so many channels.
+
+        Raises:
+          ValueError: `head_dim` does not divide them.
+        """
+        if not self.num_heads and channels % self.head_dim:
+            raise ValueError(
+                f"{place} has {channels} channels, which head_dim {self.head_dim} does not divide: change either, or "
+                "give num_heads."
+            )
         return self.num_heads or channels // self.head_dim
 
     def width(self, level: int) -> int:
@@ -160,7 +168,7 @@ class Layout:
         self.channels = 0  # of the activations after the last step
         self._embedding = EMBEDDING_MULTIPLE * config.channels
         self._skips: list[int] = []  # channels of the skips on the stack
-        self._define("level", partial(LEVELS[config.level], self._embedding, config.channels))
+        self._define("level", partial(NOISE_LEVELS[config.noise_level], self._embedding, config.channels))
         if config.num_classes is not None:
             self._define("label", partial(LabelEmbedding, config.num_classes, self._embedding))
         if POSITIONS[config.position].shared:
@@ -248,7 +256,7 @@ class Layout:
     def _attention(self, name: str, kind: str, channels: int) -> Step:
         c = self.config
         norm = c.norm if c.attention_norm == AS_BLOCKS else c.attention_norm
-        build = partial(KINDS[kind], channels, c.heads(channels), c.head_dim, norm=norm, groups=c.groups)
+        build = partial(KINDS[kind], channels, c.heads(name, channels), c.head_dim, norm=norm, groups=c.groups)
         self._define(name, partial(build, position=c.position) if kind == "temporal" else build)
         return Step(name, "temporal" if kind == "temporal" else "plain")
 
@@ -319,7 +327,7 @@ _NAMES = {
     "attention_norm": (AS_BLOCKS, *NORMS),
     "block": BLOCKS,
     "embedding": ("add", "scale_shift"),
-    "level": LEVELS,
+    "noise_level": NOISE_LEVELS,
     "stem": STEMS,
     "attention": ATTENTIONS,
     "position": POSITIONS,

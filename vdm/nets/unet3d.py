@@ -17,7 +17,7 @@ is named here.
   `block="conv_first"`: conv, norm, SiLU, twice.
 - noise level, class. Ho: embeddings added in every residual block. Here: `embedding="add"`; `"scale_shift"` (Dhariwal
   & Nichol 2021).
-- noise level. Ho: log-SNR of the clip, through an MLP. Here: of every frame; `level="fourier"`: bounded by tanh,
+- noise level. Ho: log-SNR of the clip, through an MLP. Here: of every frame; `noise_level="fourier"`: bounded by tanh,
   Fourier features, MLP; `"cosine_step"`: the step of a cosine chain, its sines and cosines, MLP.
 - norm. Ho: group norm, 32 groups. Here: `norm="group"` with statistics of one frame, `groups`; `"rms"`, `"layer"`;
   another before attention: `attention_norm`.
@@ -31,8 +31,8 @@ is named here.
 - widths. Ho: 128 or 256 channels, multipliers 1, 2, 4, 8. Here: `channels`, `multipliers`.
 - pixels in. Ho: one by one. Here: `patch=1`; larger: space-to-depth in, its inverse out.
 - dropout. Ho: 0 to 0.1. Here: `dropout`, with the keys given to `apply`, one an example.
-- query, key, value, out. Ho: not given. Here, always: no biases, so that image mode adds exactly W_out W_v x;
-  `out` is zero at first, so that the block passes its input on (`Heads`).
+- query, key, value, out. Ho: not given. Here, always: no biases (but in the `out` of linear attention), so that image
+  mode adds exactly W_out W_v x; `out` is zero at first, so that the block passes its input on (`Heads`).
 - precision. Ho: not given. Here: `compute_dtype`; parameters, norms and softmax float32 in either.
 """
 

@@ -24,7 +24,7 @@ PARTS: dict[str, Any] = {  # of UNet3DConfig; channels and multipliers are its `
     "attention_norm": "layer",
     "block": "conv_first",
     "embedding": "scale_shift",
-    "level": "cosine_step",
+    "noise_level": "cosine_step",
     "stem": "wide_temporal",
     "attention": "linear_time",
     "position": "rotary_bucket",

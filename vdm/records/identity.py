@@ -25,7 +25,7 @@ LATER = {  # key that earlier code had not -> what it did
     "network.unet3d.num_heads": 0,
     "network.unet3d.attention_norm": "as_blocks",
     "network.unet3d.block": "norm_first",
-    "network.unet3d.level": "fourier",
+    "network.unet3d.noise_level": "fourier",
     "network.unet3d.stem": "conv",
 }
 
@@ -52,7 +52,7 @@ def rebuild(base: ConfigDict, resolved: Mapping[str, Any]) -> ConfigDict:
     """
     config = base.copy_and_resolve_references()
     _fill(config, resolved, "config", [key for key in config if key not in LEFT_OUT])
-    lacking = differences(_without_later(resolved), _without_later(resolve(config)))
+    lacking = differences(resolved, config)
     if lacking:
         raise ValueError(
             f"this config is not one of this code (given -> with the defaults of configs/base.py): {'; '.join(lacking)}"
@@ -180,4 +180,6 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _show(flat: Mapping[str, Any], key: str) -> str:
-    return canonical_json(flat[key]) if key in flat else "(absent)"
+    if key in flat or key in LATER:
+        return canonical_json(flat.get(key, LATER.get(key)))
+    return "(absent)"
