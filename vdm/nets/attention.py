@@ -127,7 +127,7 @@ class TemporalAttention(nnx.Module):
         def mix(query: Array, key: Array, value: Array) -> Array:
             if self.rotary:
                 query, key = (rotated(each, frame_index) for each in (query, key))
-            return attend(query, key, value, bias[:, None], identity)
+            return attend(query, key, value, bias=bias[:, None], identity=identity)
 
         y = self.heads(tubes(self.norm(x)), mix)
         return x + untubed(y, *x.shape[2:4])
