@@ -109,10 +109,8 @@ def _network() -> ConfigDict:
     unet.head_dim = 32
     unet.num_heads = 0  # 0: as many as head_dim makes of the level's channels
     unet.attention_norm = "as_blocks"  # as_blocks: `norm`; or one of its names
-    unet.position = (
-        "bucket"  # relative position bias of temporal attention; bucket: random at first; lag: a lag a head;
-    )
-    #   rotary_bucket: one table for all blocks, and rotary embeddings (needs num_heads)
+    unet.position = "bucket"  # relative position bias of temporal attention; bucket: random at first; lag: a lag a
+    #   head; rotary_bucket: one table for all blocks, and rotary embeddings (needs num_heads)
     unet.norm = "group"  # group (statistics of one frame) | rms | layer (of one pixel)
     unet.groups = 8  # of the group norm
     unet.block = "norm_first"  # norm_first: norm, SiLU, convolution; conv_first: convolution, norm, SiLU

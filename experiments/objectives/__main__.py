@@ -69,9 +69,7 @@ def compute(study: str) -> bool:
         made = compare.compare(config, folder, records.chosen(study))
         if made is None:
             return False
-        of_title = {one.arm: one for one in made.selections}
-        chosen = {name: of_title[config.compare.arm[name].title] for name in config.compare.arms}
-        cells = list(arms.cells(config, folder, chosen))
+        cells = list(arms.cells(config, folder, records.chosen(study)))
         records.write(study, made, MEASURED_BESIDES.get(study, lambda config, cells: {})(config, cells))
         command.draw(pages, draw_figure)
     return True

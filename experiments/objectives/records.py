@@ -110,7 +110,8 @@ def write_chosen(study: str, selections: Iterable[Selection]) -> None:
 def _write(study: str, made: Mapping[str, Any]) -> None:
     options = grid.get_config(study).compare
     asked = {"study": study, "question": options.question, "keys": keys(study), "seeds_asked_for": list(options.seeds)}
-    made, order = asked | dict(made) | asked, list(asked["keys"])
+    made = asked | dict(made) | asked  # it comes first, and is what is asked now
+    order = list(asked["keys"])
     made["runs"].sort(key=lambda run: (run["seed"], order.index(run["arm"])))
     file_of(study).parent.mkdir(exist_ok=True)
     file_of(study).write_text(schema.dumps(made, study))
@@ -137,9 +138,12 @@ def joined(before: Mapping[str, Any], report: Report) -> dict[str, Any]:
 
 
 def _selected(one: Selection) -> dict[str, Any]:
-    tried = [dataclasses.asdict(each) for each in one.tried]
-    return {"arm": one.arm, "rate": one.chosen.rate, "average": one.average, "is_interior": one.is_interior} | {
-        "tried": tried
+    return {
+        "arm": one.arm,
+        "rate": one.chosen.rate,
+        "average": one.average,
+        "is_interior": one.is_interior,
+        "tried": [dataclasses.asdict(each) for each in one.tried],
     }
 
 

@@ -51,7 +51,8 @@ def records() -> dict[str, Any]:
 
 
 def pages() -> dict[Path, str]:
-    found = {name: record for name in PAIRS if (record := records().get(name))}
+    recorded = records()
+    found = {name: recorded[name] for name in PAIRS if name in recorded}
     return {PAGE: replace_block(PAGE.read_text(), "pairs", tables.pairs(found))}
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
-
-Kind = Literal["training step", "forward pass"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,5 +32,5 @@ SIZES = {
     "main": Size(32, (1, 2, 4), 16, 32, clips=1),
     "wide": Size(64, (1, 2, 4), 16, 32, clips=1),
 }
-KINDS: dict[str, Kind] = {"train": "training step", "forward": "forward pass"}
+KINDS = {"train": "training step", "forward": "forward pass"}
 SIDES = ("ours", "eager", "compiled")  # jax; PyTorch as it is, and under torch.compile

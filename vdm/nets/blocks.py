@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -97,7 +99,10 @@ class ScaleShiftEmbedding(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """norm, SiLU, convolution, embedding, norm, SiLU, dropout, convolution (zero at first); plus the input."""
+    """norm, SiLU, convolution, embedding, norm, SiLU, dropout, convolution (zero at first); plus the input.
+
+    With `conv_first`: convolution, embedding, norm, SiLU, dropout, convolution, norm, SiLU; plus the input.
+    """
 
     def __init__(
         self,
@@ -110,60 +115,28 @@ class ResidualBlock(nnx.Module):
         groups: int,
         embedding: str,
         dropout: float,
+        conv_first: bool = False,
     ):
         self.dropout = dropout
-        self.norm_1 = NORMS[norm](channels_in, groups)
+        self.norm_1 = None if conv_first else NORMS[norm](channels_in, groups)
         self.conv_1 = Conv(channels_in, channels_out, rngs)
         self.embedding = EMBEDDINGS[embedding](
             channels_out, embedding_channels, NORMS[norm](channels_out, groups), rngs
         )
-        self.conv_2 = Conv(channels_out, channels_out, rngs, zero=True)
+        self.conv_2 = Conv(channels_out, channels_out, rngs, zero=not conv_first)
+        self.norm_2 = NORMS[norm](channels_out, groups) if conv_first else None
         self.skip = Dense(channels_in, channels_out, rngs) if channels_in != channels_out else None
 
     def __call__(self, x: Features, embedding: Embedding, keys: FrameKeys | None) -> Features:
         """`keys` draw the dropout, frame by frame; None: no dropout."""
-        y = self.conv_1(jax.nn.silu(self.norm_1(x)))
+        y = self.conv_1(x if self.norm_1 is None else jax.nn.silu(self.norm_1(x)))
         y = jax.nn.silu(self.embedding(y, embedding))
-        y = self.conv_2(_drop(y, self.dropout, keys))
+        if keys is not None and self.dropout > 0:
+            kept = jax.vmap(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout, y.shape[2:])))(keys)
+            y = jnp.where(kept, y / (1 - self.dropout), 0)
+        y = self.conv_2(y)
+        y = y if self.norm_2 is None else jax.nn.silu(self.norm_2(y))
         return y + (x if self.skip is None else self.skip(x))
-
-
-class ConvFirstBlock(nnx.Module):
-    """convolution, norm, embedding, SiLU, dropout, convolution, norm, SiLU; plus the input."""
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        embedding_channels: int,
-        rngs: nnx.Rngs,
-        *,
-        norm: str,
-        groups: int,
-        embedding: str,
-        dropout: float,
-    ):
-        self.dropout = dropout
-        self.conv_1 = Conv(channels_in, channels_out, rngs)
-        self.embedding = EMBEDDINGS[embedding](
-            channels_out, embedding_channels, NORMS[norm](channels_out, groups), rngs
-        )
-        self.conv_2 = Conv(channels_out, channels_out, rngs)
-        self.norm_2 = NORMS[norm](channels_out, groups)
-        self.skip = Dense(channels_in, channels_out, rngs) if channels_in != channels_out else None
-
-    def __call__(self, x: Features, embedding: Embedding, keys: FrameKeys | None) -> Features:
-        """`keys` as for `ResidualBlock`."""
-        y = jax.nn.silu(self.embedding(self.conv_1(x), embedding))
-        y = jax.nn.silu(self.norm_2(self.conv_2(_drop(y, self.dropout, keys))))
-        return y + (x if self.skip is None else self.skip(x))
-
-
-def _drop(y: Features, dropout: float, keys: FrameKeys | None) -> Features:
-    if keys is None or dropout == 0:
-        return y
-    kept = jax.vmap(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - dropout, y.shape[2:])))(keys)
-    return jnp.where(kept, y / (1 - dropout), 0)
 
 
 class StridedDownsample(nnx.Module):
@@ -249,7 +222,7 @@ def depth_to_space(video: Features, patch: int) -> Features:
 
 NORMS = {"group": GroupNorm, "rms": RmsNorm, "layer": LayerNorm}
 EMBEDDINGS = {"add": AddedEmbedding, "scale_shift": ScaleShiftEmbedding, "none": NoEmbedding}
-BLOCKS = {"norm_first": ResidualBlock, "conv_first": ConvFirstBlock}
+BLOCKS = {"norm_first": ResidualBlock, "conv_first": partial(ResidualBlock, conv_first=True)}
 RESAMPLINGS = {
     "conv": (StridedDownsample, NearestUpsample),
     "conv_4x4": (WideDownsample, TransposedUpsample),

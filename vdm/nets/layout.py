@@ -96,9 +96,7 @@ class UNet3DConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it is a probability in [0, 1).")
-        if self.norm == "group" and self.channels % self.groups:
-            raise ValueError(f"channels {self.channels} are not divisible into {self.groups} groups: change either.")
-        if self.attention_norm == "group" and self.channels % self.groups:
+        if "group" in (self.norm, self.attention_norm) and self.channels % self.groups:
             raise ValueError(f"channels {self.channels} are not divisible into {self.groups} groups: change either.")
         if self.num_heads < 0:
             raise ValueError(f"num_heads is {self.num_heads}; give the heads of every attention, or 0.")

@@ -81,12 +81,16 @@ def init(parts: Mapping[str, Part], key: Key) -> Params:
     """The parameters of all parts as one nested dict: names are split at "/"."""
     tree: dict[str, Any] = {}
     for part in parts.values():
-        *parents, last = part.name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = part.init(key)
+        put(tree, part.name, part.init(key))
     return tree
+
+
+def put(tree: dict[str, Any], name: str, branch: Any) -> None:
+    """Makes `branch` that of a nested dict at the path `name`; the inverse of `subtree`."""
+    *parents, last = name.split("/")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = branch
 
 
 def subtree(params: Mapping[str, Any], name: str) -> Any:

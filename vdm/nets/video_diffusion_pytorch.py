@@ -76,11 +76,11 @@ def from_state_dict(state_dict: Mapping[str, Array], config: UNet3DConfig) -> Pa
         if not np.allclose(left.pop(name), rotary_frequencies(config.head_dim), rtol=1e-6, atol=0):
             raise ValueError(f"{name} are not the rotary frequencies of the package: were they trained?")
     for path, name, (ours, _) in _pairs(config):
-        _put(tree, path, np.ascontiguousarray(ours(_taken(left, name))))
+        module.put(tree, path, np.ascontiguousarray(ours(_taken(left, name))))
     for path, name, (ours, _) in _queries_keys_values(config):
         stacked = ours(_taken(left, name))
         for head, kernel in zip(_HEADS, np.split(stacked, 3, axis=1), strict=True):
-            _put(tree, f"{path}/{head}/kernel", np.ascontiguousarray(kernel))
+            module.put(tree, f"{path}/{head}/kernel", np.ascontiguousarray(kernel))
     if left:
         raise ValueError(f"the state dict has more than {config} needs: {', '.join(sorted(left))}")
     return tree
@@ -107,28 +107,18 @@ def to_state_dict(params: Params, config: UNet3DConfig) -> dict[str, Array]:
 
 def _check(config: UNet3DConfig) -> None:
     wrong = {name: getattr(config, name) for name, value in PARTS.items() if getattr(config, name) != value}
-    wrong |= {"attention_levels": levels} if (levels := config.attention_levels) != _all_levels(config) else {}
+    if config.attention_levels != tuple(range(len(config.multipliers))):
+        wrong["attention_levels"] = config.attention_levels
     if config.num_classes is not None or config.learned_variance:
         wrong |= {"num_classes": config.num_classes, "learned_variance": config.learned_variance}
     if wrong:
         raise ValueError(f"Unet3D has no such parts: {wrong}; take those of configs/video_diffusion_pytorch.py")
 
 
-def _all_levels(config: UNet3DConfig) -> tuple[int, ...]:
-    return tuple(range(len(config.multipliers)))
-
-
 def _taken(left: dict[str, Array], name: str) -> Array:
     if name not in left:
         raise ValueError(f"the state dict has no {name!r}: is it one of Unet3D with these `dim` and `dim_mults`?")
     return left.pop(name)
-
-
-def _put(tree: dict[str, Any], path: str, array: Array) -> None:
-    *parents, last = path.split("/")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-    tree[last] = array
 
 
 def _pairs(config: UNet3DConfig) -> Iterator[Pair]:
