@@ -55,6 +55,8 @@ def test_a_narrow_network_is_split_and_scanned_where_the_whole_one_is():
     unet = check.narrowed(config, mesh.abstract_mesh(1, 32, 6, 1)).network.unet3d
     assert unet.channels % 32 == 0  # and 6 does not divide 256
     assert (unet.channels, unet.num_blocks) == (32, 3)
+    config.network.unet3d.skips = "levels"  # a level's first and last block differ from those between
+    assert check.narrowed(config, one_device()).network.unet3d.num_blocks == 4
 
 
 def test_a_wrong_sum_over_microbatches_is_seen(monkeypatch):

@@ -28,7 +28,7 @@ from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import PyTree
 
 from vdm import build, steps
-from vdm.nets.unet3d import SCANNED
+from vdm.nets.unet3d import SCANNED, UNet3DConfig, unet3d
 from vdm.records import checks, environment, schema
 from vdm.records.checks import Check, Checks
 from vdm.records.record import write_whole
@@ -107,10 +107,17 @@ def _narrow_unet(config: Config, mesh: Mesh | AbstractMesh) -> None:
     unet = config.network.unet3d
     ways = (mesh.shape[axis] for axis in ("fsdp", "tensor"))
     split = [size for size in ways if unet.channels % size == 0]
+    is_scanned = _is_scanned(unet, unet.num_blocks)
     unet.update(head_dim=min(unet.head_dim, HEAD_DIM), groups=min(unet.groups, GROUPS), compute_dtype="float32")
     unet.channels = math.lcm(2 * unet.head_dim, 2 * unet.groups, *split)
-    unet.num_blocks = SCANNED if unet.num_blocks >= SCANNED else 1
+    unet.num_blocks = next(few for few in range(1, unet.num_blocks + 1) if _is_scanned(unet, few) == is_scanned)
     config.data.height = config.data.width = unet.patch * 2 ** len(unet.multipliers)
+
+
+def _is_scanned(unet: Config, num_blocks: int) -> bool:
+    """Whether blocks are so many that a loop over some is compiled."""
+    network = unet3d(UNet3DConfig(NUM_CHANNELS, NUM_CHANNELS, **{**unet, "num_blocks": num_blocks}))
+    return any(len(run) >= SCANNED for run in network.runs)
 
 
 _NARROW: dict[str, Callable[[Config, Mesh | AbstractMesh], None]] = {"unet3d": _narrow_unet}

@@ -106,5 +106,9 @@ def test_what_is_no_state_dict_of_the_config_is_refused():
     with pytest.raises(ValueError, match="rotary frequencies"):
         rotary = next(name for name in weights if name.endswith("freqs"))
         peer.from_state_dict(weights | {rotary: 2 * weights[rotary]}, config)
+    with pytest.raises(ValueError, match=r"\['bias'\] \(8,\) where \(16,\) is needed"):
+        peer.from_state_dict(weights | {"init_conv.bias": weights["init_conv.bias"][:8]}, config)
+    with pytest.raises(ValueError, match=r"missing where"):
+        peer.to_state_dict({}, config)
     with pytest.raises(ValueError, match=r"no such parts: \{'norm': 'group'\}"):
         peer.from_state_dict(weights, dataclasses.replace(config, norm="group"))

@@ -18,6 +18,7 @@ from vdm.nets.blocks import NORMS
 from vdm.nets.embeddings import POSITIONS, rotated
 from vdm.nets.fold import tubes, untubed
 from vdm.nets.linear import Dense, Features
+from vdm.nets.products import dots, times
 from vdm.types import FrameIndex
 
 
@@ -32,11 +33,11 @@ def attend(
 
     Where `identity` is True the matrix of weights is the identity: every token sees itself alone.
     """
-    logits = jnp.einsum("...nd,...md->...nm", query, key, preferred_element_type=jnp.float32) / query.shape[-1] ** 0.5
+    logits = dots(query, key) / query.shape[-1] ** 0.5
     weights = jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
     if identity is not None:
         weights = jnp.where(identity, jnp.eye(weights.shape[-1]), weights)
-    return jnp.einsum("...nm,...md->...nd", weights.astype(value.dtype), value)
+    return times(weights.astype(value.dtype), value)
 
 
 def attend_linearly(
@@ -48,9 +49,8 @@ def attend_linearly(
     the efficient attention of Shen et al. 2021 (arXiv:1812.01243); the softmax in float32.
     """
     weights = jax.nn.softmax(query.astype(jnp.float32), axis=-1) / query.shape[-1] ** 0.5
-    shares = jax.nn.softmax(key.astype(jnp.float32), axis=-2).astype(value.dtype)
-    context = jnp.einsum("...nd,...ne->...de", shares, value)
-    return jnp.einsum("...nd,...de->...ne", weights.astype(value.dtype), context)
+    shares = jax.nn.softmax(jnp.swapaxes(key, -1, -2).astype(jnp.float32), axis=-1)  # [head_dim, tokens]
+    return times(weights.astype(value.dtype), times(shares.astype(value.dtype), value))
 
 
 class Heads(nnx.Module):

@@ -143,16 +143,18 @@ def rotary_frequencies(head_dim: int) -> Float[Array, "pairs"]:
 def rotated(
     x: Float[Array, "batch pixels heads frames head_dim"], frame_index: FrameIndex
 ) -> Float[Array, "batch pixels heads frames head_dim"]:
-    """Neighbouring numbers of a query or key, turned as a pair by an angle that grows with the frame's position (Su et
-    al. 2021): products of the two know their distance. Numbers beyond `ROTARY_DIM` stay as they are.
+    """Pairs of numbers of a query or key, turned by an angle that grows with the frame's position (Su et al. 2021):
+    products of the two know their distance. Numbers beyond `ROTARY_DIM` stay as they are.
+
+    A pair is a number of the first half and its place in the second, which are slices; neighbours, as in the paper,
+    would have to be gathered, and the order of a head's numbers means nothing.
     """
     angle = (frame_index[..., None] * rotary_frequencies(x.shape[-1]))[:, None, None]
-    size = 2 * angle.shape[-1]
+    pairs = angle.shape[-1]
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
-    first, second = x[..., :size:2], x[..., 1:size:2]
-    turned = jnp.stack([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    turned = turned.reshape(*x.shape[:-1], size).astype(x.dtype)
-    return turned if size == x.shape[-1] else jnp.concatenate([turned, x[..., size:]], axis=-1)
+    first, second, rest = jnp.split(x, (pairs, 2 * pairs), axis=-1)
+    turned = first * cosine - second * sine, second * cosine + first * sine
+    return jnp.concatenate([*(each.astype(x.dtype) for each in turned), rest], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from vdm.nets import module
 from vdm.nets.embeddings import rotary_frequencies
 from vdm.nets.layout import UNet3DConfig
+from vdm.nets.unet3d import unet3d
 from vdm.types import Params
 
 PARTS: dict[str, Any] = {  # of UNet3DConfig; channels and multipliers are its `dim` and `dim_mults`
@@ -62,13 +64,17 @@ Pair = tuple[str, str, Layout]  # path of ours, name of theirs, layout
 def from_state_dict(state_dict: Mapping[str, Array], config: UNet3DConfig) -> Params:
     """The parameters of `UNet3D` that compute what `Unet3D` does with these.
 
+    Equal where temporal attention is not held at the identity: for clips that are images `Unet3D` leaves temporal
+    attention out, and `UNet3D` passes values through it (Ho et al. 2022).
+
     Args:
-      state_dict: of `Unet3D(dim=config.channels, dim_mults=config.multipliers)`.
+      state_dict: of `Unet3D(dim=config.channels, dim_mults=config.multipliers)`. Of a checkpoint of the package's
+        `Trainer` these are the arrays whose names start with "denoise_fn.", without that.
       config: of our network, with `PARTS`.
 
     Raises:
-      ValueError: a config with other parts; a name that is missing or left over; rotary frequencies that are not those
-        of the package.
+      ValueError: a config with other parts; a name that is missing or left over; an array of another shape; rotary
+        frequencies that are not those of the package.
     """
     _check(config)
     left, tree = dict(state_dict), {}
@@ -78,11 +84,13 @@ def from_state_dict(state_dict: Mapping[str, Array], config: UNet3DConfig) -> Pa
     for path, name, (ours, _) in _pairs(config):
         module.put(tree, path, np.ascontiguousarray(ours(_taken(left, name))))
     for path, name, (ours, _) in _queries_keys_values(config):
-        stacked = ours(_taken(left, name))
-        for head, kernel in zip(_HEADS, np.split(stacked, 3, axis=1), strict=True):
-            module.put(tree, f"{path}/{head}/kernel", np.ascontiguousarray(kernel))
+        kernels = np.split(ours(_taken(left, name)), 3, axis=1)
+        for head, kernel in zip(_HEADS, kernels, strict=True):
+            columns = _columns(path, head, kernel.shape[1])
+            module.put(tree, f"{path}/{head}/kernel", np.ascontiguousarray(kernel[:, columns]))
     if left:
         raise ValueError(f"the state dict has more than {config} needs: {', '.join(sorted(left))}")
+    _check_shapes(tree, config)
     return tree
 
 
@@ -90,15 +98,17 @@ def to_state_dict(params: Params, config: UNet3DConfig) -> dict[str, Array]:
     """The inverse of `from_state_dict`: a trained network for `Unet3D.load_state_dict`.
 
     Raises:
-      ValueError: a config with other parts.
+      ValueError: a config with other parts, or parameters of other shapes.
     """
     _check(config)
+    _check_shapes(params, config)
     found = {}
     for path, name, (_, theirs) in _pairs(config):
         found[name] = np.ascontiguousarray(theirs(np.asarray(module.subtree(params, path))))
     for path, name, (_, theirs) in _queries_keys_values(config):
-        kernels = [np.asarray(module.subtree(params, f"{path}/{head}/kernel")) for head in _HEADS]
-        found[name] = np.ascontiguousarray(theirs(np.concatenate(kernels, axis=1)))
+        kernels = {head: np.asarray(module.subtree(params, f"{path}/{head}/kernel")) for head in _HEADS}
+        turned = [kernel[:, np.argsort(_columns(path, head, kernel.shape[1]))] for head, kernel in kernels.items()]
+        found[name] = np.ascontiguousarray(theirs(np.concatenate(turned, axis=1)))
         if "temporal" in path:
             rotary = name.removesuffix("to_qkv.weight") + "rotary_emb.freqs"
             found[rotary] = np.asarray(rotary_frequencies(config.head_dim), np.float32)
@@ -115,9 +125,37 @@ def _check(config: UNet3DConfig) -> None:
         raise ValueError(f"Unet3D has no such parts: {wrong}; take those of configs/video_diffusion_pytorch.py")
 
 
+def _check_shapes(params: Params, config: UNet3DConfig) -> None:
+    def shapes(tree: Params) -> dict[str, tuple[int, ...]]:
+        return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+    given, needed = shapes(params), shapes(jax.eval_shape(unet3d(config).init, jax.random.key(0)))
+    wrong = [
+        f"{path} {given.get(path, 'missing')} where {needed.get(path, 'nothing')} is needed"
+        for path in sorted(given.keys() | needed.keys())
+        if given.get(path) != needed.get(path)
+    ]
+    if wrong:
+        raise ValueError(
+            f"arrays of another network: {'; '.join(wrong[:3])}{' ...' * (len(wrong) > 3)}; channels "
+            f"{config.channels} must be its `dim`, multipliers {config.multipliers} its `dim_mults`"
+        )
+
+
+def _columns(path: str, head: str, width: int) -> Array:
+    """Which column of their kernel each of ours is: where positions turn pairs of numbers, theirs are neighbours, and
+    ours halves of a head apart."""
+    if "temporal" not in path or head == "value":
+        return np.arange(width)
+    return np.arange(width).reshape(-1, PARTS["head_dim"] // 2, 2).swapaxes(1, 2).ravel()
+
+
 def _taken(left: dict[str, Array], name: str) -> Array:
     if name not in left:
-        raise ValueError(f"the state dict has no {name!r}: is it one of Unet3D with these `dim` and `dim_mults`?")
+        raise ValueError(
+            f"the state dict has no {name!r}: is it one of Unet3D with these `dim` and `dim_mults`, names without "
+            '"denoise_fn."?'
+        )
     return left.pop(name)
 
 
