@@ -6,30 +6,32 @@ python -m experiments.speed --draw               the table from the record as it
 python -m experiments.speed --check              fails where the table is not that of the record; computes nothing
 
 Every side is a process of its own that waits for its turns; a turn is some calls, of which the median counts, and the
-ratio is the median over rounds of two turns that follow each other.
+ratio is the median over rounds of two turns of one round. Who is first changes from round to round.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from experiments import command
 from experiments.speed import tables
-from experiments.speed.works import KINDS, SIDES, SIZES
+from experiments.speed.worker import OURS
+from experiments.speed.works import KINDS, PAIRS, Pair
 from vdm.records.environment import read_environment
 from vdm.records.readme import replace_block
 
 HERE = Path(__file__).parent
 RECORD, PAGE = HERE / "records" / "pairs.json", HERE / "README.md"
 PEERS = Path(".venv-peers/bin/python")
-ROUNDS, SECONDS_A_TURN = 7, 4.0
-PAIRS = {f"{kind}_{size}": (kind, size) for kind in KINDS for size in SIZES}
+ROUNDS, SECONDS_A_TURN, FEWEST_CALLS = 7, 4.0, 3
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def compute(only: str | None) -> None:
     if not PEERS.exists():
         sys.exit(f"there is no {PEERS}: `make peers` sets it up")
     for name in (only,) if only else PAIRS:
-        found = records() | {name: measured(*PAIRS[name])}
+        found = records() | {name: measured(PAIRS[name])}
         RECORD.parent.mkdir(exist_ok=True)
         RECORD.write_text(json.dumps(found, indent=1) + "\n")
         command.draw(pages)
@@ -53,39 +55,54 @@ def records() -> dict[str, Any]:
 def pages() -> dict[Path, str]:
     recorded = records()
     found = {name: recorded[name] for name in PAIRS if name in recorded}
-    return {PAGE: replace_block(PAGE.read_text(), "pairs", tables.pairs(found))}
+    text = replace_block(PAGE.read_text(), "pairs", tables.pairs(found))
+    return {PAGE: replace_block(text, "resources", tables.resources(found))}
 
 
-def measured(kind: str, size: str) -> dict[str, Any]:
-    """Of every side what made it ready, the median seconds of a call in every round, and the peak of its memory."""
-    workers = {side: Worker(side, kind, size) for side in SIDES}
-    rounds: dict[str, list[float]] = {side: [] for side in SIDES}
-    calls = {side: max(1, round(SECONDS_A_TURN / worker.seconds(3)[-1])) for side, worker in workers.items()}
-    for _ in range(ROUNDS):
-        for side, worker in workers.items():
-            rounds[side].append(statistics.median(worker.seconds(calls[side])))
-            print(f"{KINDS[kind]}, {size}, {side}: {1e3 * rounds[side][-1]:.0f} ms", flush=True)
-    return {
-        "kind": kind,
-        "size": size,
-        "environment": dataclasses.asdict(read_environment()),
-        "sides": {
-            side: worker.ready | {"seconds": rounds[side], "calls_a_round": calls[side]} | worker.end()
+def measured(pair: Pair, rounds: int = ROUNDS, seconds_a_turn: float = SECONDS_A_TURN) -> dict[str, Any]:
+    """Of every side what made it ready, the median seconds of a call in every round, and the peak of its memory.
+
+    Raises:
+      ValueError: sides with unlike numbers of parameters, which do not do the same work.
+    """
+    with tempfile.TemporaryDirectory(prefix="vdm_speed_") as folder:
+        workers = {side: Worker(side, pair, Path(folder)) for side in pair.sides}
+        counts = {side: worker.ready["parameters"] for side, worker in workers.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"not the same network: {counts} parameters")
+        calls = {
+            side: max(FEWEST_CALLS, round(seconds_a_turn / worker.seconds(FEWEST_CALLS)[-1]))
             for side, worker in workers.items()
-        },
-    }
+        }
+        taken: dict[str, list[float]] = {side: [] for side in pair.sides}
+        for number in range(rounds):
+            first = number % len(pair.sides)
+            for side in (*pair.sides[first:], *pair.sides[:first]):
+                taken[side].append(statistics.median(workers[side].seconds(calls[side])))
+                print(f"{KINDS[pair.kind]}, {pair.size}, {side}: {1e3 * taken[side][-1]:.1f} ms", flush=True)
+        return {
+            "kind": pair.kind,
+            "size": pair.size,
+            "environment": dataclasses.asdict(read_environment()),
+            "sides": {
+                side: worker.ready | {"seconds": taken[side], "calls_a_round": calls[side]} | worker.end()
+                for side, worker in workers.items()
+            },
+        }
 
 
 class Worker:
     """A side in a process of its own; see `experiments.speed.worker`."""
 
-    def __init__(self, side: str, kind: str, size: str):
-        python = sys.executable if side == "ours" else str(PEERS)
+    def __init__(self, side: str, pair: Pair, folder: Path):
+        """`folder`: for what a compiler keeps on disk, so that every first call compiles."""
+        python = sys.executable if side in OURS else str(PEERS)
         self.process = subprocess.Popen(
-            [python, "-m", "experiments.speed.worker", side, kind, size],
+            [python, "-m", "experiments.speed.worker", side, pair.kind, pair.size],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / side)},
         )
         self.ready = self._answer()
 

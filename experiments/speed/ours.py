@@ -1,8 +1,12 @@
-"""Our side: the training step and the network of configs/video_diffusion_pytorch.py."""
+"""Our side: the training step, the network and the samplers of configs/video_diffusion_pytorch.py."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
+import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +14,25 @@ import numpy as np
 from etils import epath
 
 from configs import video_diffusion_pytorch
-from experiments.speed.works import SIZES, Size
-from vdm import build, steps, train
-from vdm.types import Condition, Config
+from experiments.speed.works import CHAIN, DDIM_STEPS, SIZES, Made, Size
+from vdm import build, sample, steps, train
+from vdm.costs import jaxpr
+from vdm.types import Condition, Config, Prediction
+
+Work = tuple[Callable[[], None], Any, Callable[[], float]]  # the call, the parameters, what counts its FLOPs
 
 
-def make(side: str, kind: str, size: str) -> tuple[Callable[[], None], int]:
-    """A call that returns when its work is done, and the number of parameters."""
-    return {"train": _training_step, "forward": _forward_pass}[kind](_config(SIZES[size]))
+def make(side: str, kind: str, size: str) -> Made:
+    config = config_of(SIZES[size])
+    config.run.remat = "blocks" if side == "remat" else "none"
+    works = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}
+    call, params, flops = works[kind](config)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
+    return Made(call, parameters, flops, versions, len(os.sched_getaffinity(0)))
 
 
-def _config(size: Size) -> Config:
+def config_of(size: Size) -> Config:
     config = video_diffusion_pytorch.get_config()
     levels = tuple(range(len(size.multipliers)))
     config.network.unet3d.update(channels=size.dim, multipliers=size.multipliers, attention_levels=levels)
@@ -28,7 +40,7 @@ def _config(size: Size) -> Config:
     return config
 
 
-def _training_step(config: Config) -> tuple[Callable[[], None], int]:
+def _training_step(config: Config) -> Work:
     experiment = build.experiment(config)
     state, _ = train.start(experiment, epath.Path("/nonexistent"))
     batches = steps.device_batches(experiment, 0)
@@ -41,10 +53,10 @@ def _training_step(config: Config) -> tuple[Callable[[], None], int]:
         with jax.set_mesh(experiment.mesh):
             kept[:] = jax.block_until_ready(step(*kept, batch))
 
-    return call, _count(state.params)
+    return call, state.params, lambda: _flops(experiment, step, *kept, batch)
 
 
-def _forward_pass(config: Config) -> tuple[Callable[[], None], int]:
+def _forward_pass(config: Config) -> Work:
     model = build.experiment(config)
     params = jax.jit(model.network.init)(jax.random.key(0))
     data = config.data
@@ -52,13 +64,51 @@ def _forward_pass(config: Config) -> tuple[Callable[[], None], int]:
     xt = jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
     index = jnp.tile(jnp.arange(data.num_frames), (data.batch_size, 1))
     apply = jax.jit(lambda params, xt, log_snr: model.network.apply(params, xt, log_snr, index, Condition()).value)
-    log_snr = jnp.zeros(shape[:2])
+    given = params, xt, jnp.zeros(shape[:2])
 
     def call() -> None:
-        jax.block_until_ready(apply(params, xt, log_snr))
+        jax.block_until_ready(apply(*given))
 
-    return call, _count(params)
+    return call, params, lambda: _flops(model, apply, *given)
 
 
-def _count(params: object) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+def _ddim(config: Config) -> Work:
+    return _sampling(build.experiment(_with_sampler(config, "ddim", DDIM_STEPS)))
+
+
+def _loop(config: Config) -> Work:
+    experiment = build.experiment(_with_sampler(config, "ancestral", CHAIN))
+    return _sampling(dataclasses.replace(experiment, network=Nothing()))
+
+
+def _with_sampler(config: Config, name: str, num_evaluations: int) -> Config:
+    config.sampler.update(name=name, num_steps=num_evaluations - 1)  # and from the last level to the estimate
+    config.sampler.spacing.name = "trailing"
+    return config
+
+
+class Nothing:
+    """A network that predicts no noise and has no parameters."""
+
+    def init(self, key: jax.Array) -> dict[str, jax.Array]:
+        return {}
+
+    def apply(self, params: object, xt: jax.Array, *args: object, **options: object) -> Prediction:
+        return Prediction(jnp.zeros_like(xt))
+
+
+def _sampling(experiment: build.Experiment) -> Work:
+    params = jax.jit(experiment.network.init)(jax.random.key(0))
+    draw = sample.make_sampler(experiment)
+    indices = np.arange(experiment.config.data.batch_size)
+
+    def call() -> None:
+        with jax.set_mesh(experiment.mesh):
+            jax.block_until_ready(draw(params, indices))
+
+    return call, params, lambda: _flops(experiment, draw, params, indices)
+
+
+def _flops(experiment: build.Experiment, function: Callable[..., Any], *given: Any) -> float:
+    with jax.set_mesh(experiment.mesh):
+        return jaxpr.work(function, *given).flops

@@ -1,4 +1,4 @@
-"""The table of the README, from the record."""
+"""The tables of the README, from the record."""
 
 from __future__ import annotations
 
@@ -11,34 +11,51 @@ from scipy.stats import binom
 from experiments.speed.works import KINDS, SIDES, SIZES
 from vdm.records.readme import table
 
-TITLES = {"ours": "ours", "eager": "PyTorch", "compiled": "torch.compile"}
-HEADER = ["work", "dim (multipliers), clips", "parameters"]
+Records = Mapping[str, Mapping[str, Any]]
+
+WORK = ["work", "dim (multipliers), clips"]
 
 
-def pairs(records: Mapping[str, Mapping[str, Any]]) -> str:
+def pairs(records: Records) -> str:
+    """Time: a row a pair, how many times ours each other side takes."""
+    others = [side for side in SIDES if side != "ours"]
+    header = [
+        *WORK,
+        "parameters",
+        "GFLOPs: ours",
+        "theirs",
+        "ours, ms",
+        *(f"{SIDES[each]}: times ours" for each in others),
+    ]
+    return _table(header, records, lambda record: _times(record["sides"], others))
+
+
+def resources(records: Records) -> str:
+    """Memory and the first call: a row a pair, a column a side."""
+    header = [*WORK, *(f"{what}: {title}" for what in ("peak memory, GB", "first call, s") for title in SIDES.values())]
+    return _table(header, records, lambda record: _resources(record["sides"]))
+
+
+def _table(header: Sequence[str], records: Records, cells: Any) -> str:
     if not records:
         return "Not computed yet."
-    peers = [side for side in SIDES if side != "ours"]
-    header = [*HEADER, "ours, ms", *(f"{TITLES[side]}: times ours" for side in peers)]
-    for what in ("peak memory, GB", "first call, s"):
-        header += [f"{what}: {TITLES[side]}" for side in SIDES]
-    return table(header, [_row(record, peers) for record in records.values()])
+    works = [[KINDS[record["kind"]], SIZES[record["size"]].title] for record in records.values()]
+    return table(header, [work + cells(record) for work, record in zip(works, records.values(), strict=True)])
 
 
-def _row(record: Mapping[str, Any], peers: Sequence[str]) -> list[str]:
-    sides = record["sides"]
+def _times(sides: Mapping[str, Any], others: Sequence[str]) -> list[str]:
     ours = sides["ours"]
-    counts = {side["parameters"] for side in sides.values()}
-    assert len(counts) == 1, f"not the same network: {counts} parameters"
     return [
-        KINDS[record["kind"]],
-        SIZES[record["size"]].title,
-        f"{counts.pop():,}",
-        f"{1e3 * statistics.median(ours['seconds']):.0f}",
-        *(ratio(ours["seconds"], sides[peer]["seconds"]) for peer in peers),
-        *(f"{sides[side]['peak_bytes'] / 1e9:.1f}" for side in SIDES),
-        *(f"{sides[side]['first_call']:.0f}" for side in SIDES),
+        f"{ours['parameters']:,}",
+        *(f"{sides[side]['flops'] / 1e9:.3g}" for side in ("ours", "eager")),
+        f"{1e3 * statistics.median(ours['seconds']):.3g}",
+        *(ratio(ours["seconds"], sides[side]["seconds"]) if side in sides else "" for side in others),
     ]
+
+
+def _resources(sides: Mapping[str, Any]) -> list[str]:
+    peaks = [f"{sides[side]['peak_bytes'] / 1e9:.2f}" if side in sides else "" for side in SIDES]
+    return peaks + [f"{sides[side]['first_call']:.0f}" if side in sides else "" for side in SIDES]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:

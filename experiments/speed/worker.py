@@ -1,46 +1,71 @@
-"""One side of a pair, in a process of its own that waits for its turns.
+"""One side of a pair, in a process of its own that waits for its turns; on Linux.
 
     PYTHON -m experiments.speed.worker SIDE KIND SIZE
 
 Reads numbers of calls from standard input, a line each, and answers each with a line of JSON: the seconds of every
-call. Its first line says what making ready took and how large the network is, its last one the peak of its memory. Both
-sides keep the memory that they free, as `vdm` does: it is worth as much to either.
+call. Its first line says what making ready took (all until the end of the first call, compiling included), and what was
+made; its last one the peak of its memory, compiling excluded, and FLOPs. Both sides keep the memory that they free, as
+`vdm` does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
-import resource
+import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from vdm.runtime.host_memory import keep_freed_memory
+
+OURS = ("ours", "remat")
 
 
 def main() -> None:
     side, kind, size = sys.argv[1:]
     keep_freed_memory()
     since = time.monotonic()
-    if side == "ours":
+    if side in OURS:
         from experiments.speed import ours as module
     else:
         from experiments.speed import theirs as module
     imported = time.monotonic()
-    call, num_parameters = module.make(side, kind, size)
-    made = time.monotonic()
-    call()
-    first = time.monotonic()
-    tell(imports=imported - since, making=made - imported, first_call=first - made, parameters=num_parameters)
+    made = module.make(side, kind, size)
+    made.call()
+    ready = time.monotonic()
+    tell(
+        imports=imported - since,
+        first_call=ready - imported,
+        parameters=made.parameters,
+        versions=made.versions,
+        threads=made.threads,
+        peak_bytes_of_first_call=peak_bytes(),
+    )
+    forget_peak()
+    at_rest = peak_bytes()
     for line in sys.stdin:
-        tell(seconds=[timed(call) for _ in range(int(line))])
-    tell(peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        tell(seconds=[timed(made.call) for _ in range(int(line))])
+    tell(peak_bytes=peak_bytes(), bytes_at_rest=at_rest, flops=made.flops())
 
 
 def timed(call: Callable[[], None]) -> float:
     since = time.monotonic()
     call()
     return time.monotonic() - since
+
+
+def peak_bytes() -> int:
+    """The most memory that the process had since `forget_peak`, or since its start."""
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
+
+
+def forget_peak() -> None:
+    """Gives back what was freed, and lets the peak be what the process holds now."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def tell(**facts: object) -> None:

@@ -1,8 +1,9 @@
-"""What is run on both sides: the same network at stated sizes."""
+"""What is run on both sides: the same work at stated sizes."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +28,56 @@ class Size:
         return f"{self.dim} ({levels}), {self.clips} x {self.frames} x {self.side} x {self.side}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A work, and who does it; the first of `sides` is ours, which the others are compared with."""
+
+    kind: str
+    size: str
+    sides: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A work that is ready.
+
+    Attributes:
+      call: does it, and returns when it is done.
+      parameters: numbers of the network.
+      flops: counts those of its products of matrices and convolutions, each side by its own counter.
+      versions: of the packages that do it.
+      threads: that it may use.
+    """
+
+    call: Callable[[], None]
+    parameters: int
+    flops: Callable[[], float]
+    versions: dict[str, str]
+    threads: int
+
+
 SIZES = {
     "small": Size(16, (1, 2, 4), 8, 16, clips=4),
     "main": Size(32, (1, 2, 4), 16, 32, clips=1),
     "wide": Size(64, (1, 2, 4), 16, 32, clips=1),
 }
-KINDS = {"train": "training step", "forward": "forward pass"}
-SIDES = ("ours", "eager", "compiled")  # jax; PyTorch as it is, and under torch.compile
+KINDS = {
+    "train": "training step",
+    "forward": "forward pass",
+    "ddim": "50 steps of DDIM",
+    "loop": "1,000 ancestral steps around a network that does nothing",
+}
+DDIM_STEPS, CHAIN = 50, 1000
+SIDES = {  # ours; ours with blocks computed again in the backward pass; PyTorch as it is, and under torch.compile
+    "ours": "ours",
+    "remat": "ours, blocks computed again",
+    "eager": "PyTorch",
+    "compiled": "torch.compile",
+}
+PAIRS = {
+    **{f"train_{size}": Pair("train", size, ("ours", "remat", "eager", "compiled")) for size in SIZES},
+    **{f"forward_{size}": Pair("forward", size, ("ours", "eager", "compiled")) for size in SIZES},
+    "ddim_small": Pair("ddim", "small", ("ours", "eager", "compiled")),
+    "ddim_main": Pair("ddim", "main", ("ours", "eager", "compiled")),
+    "loop_main": Pair("loop", "main", ("ours", "eager")),
+}

@@ -1,0 +1,75 @@
+"""The study of speed: our side's works at a toy size, and what is made of what workers tell."""
+
+import logging
+from typing import ClassVar
+
+import jax
+import pytest
+
+from experiments.speed import __main__ as study
+from experiments.speed import ours, tables, worker
+from experiments.speed.works import SIZES, Pair, Size
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    monkeypatch.setitem(SIZES, "toy", Size(8, (1,), frames=2, side=8, clips=2))
+
+
+def test_works_count_their_flops():
+    step, forward = (ours.make("ours", kind, "toy") for kind in ("train", "forward"))
+    assert forward.parameters == step.parameters
+    assert 2.5 < step.flops() / forward.flops() < 3.5  # backwards there are two products for every one
+
+
+def test_a_thousand_steps_of_sampling_are_one_program(caplog):
+    made = ours.make("ours", "loop", "toy")
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        made.call()
+        made.call()
+    compiled = [message for message in caplog.messages if "Finished XLA compilation of jit(sample)" in message]
+    assert len(compiled) == 1, caplog.messages
+    assert made.parameters == 0
+
+
+class Told:
+    """A worker that takes a known time and writes down its turns."""
+
+    turns: ClassVar[list[str]] = []
+
+    def __init__(self, side, pair, folder):
+        self.side, self.ready = side, {"parameters": 3 if side == "other" else 2}
+
+    def seconds(self, calls):
+        self.turns.append(self.side)
+        return [{"ours": 0.5, "eager": 1.0, "other": 1.0}[self.side]] * calls
+
+    def end(self):
+        return {"peak_bytes": 1}
+
+
+def test_turns_alternate_and_who_is_first_changes(monkeypatch):
+    monkeypatch.setattr(study, "Worker", Told)
+    monkeypatch.setattr(Told, "turns", [])
+    found = study.measured(Pair("train", "toy", ("ours", "eager")), rounds=3, seconds_a_turn=2.0)
+    how_long, rounds = ["ours", "eager"], ["ours", "eager", "eager", "ours", "ours", "eager"]
+    assert Told.turns == how_long + rounds
+    assert found["sides"]["ours"] == {"parameters": 2, "seconds": [0.5] * 3, "calls_a_round": 4, "peak_bytes": 1}
+    assert found["sides"]["eager"]["calls_a_round"] == study.FEWEST_CALLS
+    with pytest.raises(ValueError, match=r"not the same network: \{'ours': 2, 'other': 3\}"):
+        study.measured(Pair("train", "toy", ("ours", "other")))
+
+
+def test_ratio_is_the_median_over_rounds_with_an_interval():
+    theirs = [2.0, 2.2, 1.8, 2.1, 1.9, 2.4, 1.6, 2.0, 2.0, 2.0]
+    assert tables.ratio([1.0] * 10, theirs) == "2.00 (1.80 to 2.20)"  # the second smallest and the second largest
+
+
+def test_peak_memory_is_of_what_came_after():
+    worker.forget_peak()
+    before = worker.peak_bytes()
+    held = bytearray(200_000_000)
+    del held
+    assert worker.peak_bytes() > before + 150_000_000
+    worker.forget_peak()
+    assert worker.peak_bytes() < before + 100_000_000
