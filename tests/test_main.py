@@ -12,7 +12,7 @@ from data import video_io
 from data.sources import folder as folder_source
 from data.sources import moving_shapes, simulated
 from tests import webm
-from vdm import build
+from vdm import build, profiling
 from vdm.__main__ import VERBS, main
 from vdm.records import record
 from vdm.runtime import watchdog
@@ -120,7 +120,8 @@ def test_bad_input_is_answered_before_compute(arguments, answer, capsys, tmp_pat
 def test_what_is_wrong_in_a_config_is_said_before_a_folder_is_decoded(change, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_source, "decode", None)  # calling it would fail
     folder = ("--config.data.name=folder", f"--config.data.folder.path={tmp_path}")
-    assert "error: " in refused(capsys, "train", CONFIG, f"--workdir={tmp_path / 'run'}", *folder, f"--config.{change}")
+    error = refused(capsys, "train", CONFIG, f"--workdir={tmp_path / 'run'}", *folder, f"--config.{change}")
+    assert "error: " in error and str(tmp_path) not in error  # nor is the folder refused, for it is empty
 
 
 def test_a_work_directory_of_another_run_is_refused_before_a_folder_is_decoded(trained, capsys, tmp_path, monkeypatch):
@@ -218,7 +219,9 @@ def test_an_older_checkpoint_is_sampled_at_the_rate_that_was_asked_for(trained, 
 
 
 def test_sample_writes_what_a_player_and_a_person_can_open(trained):
-    assert run("sample", CONFIG, f"--workdir={trained}", "--num_clips=3", "--config.sampler.num_steps=3") == 0
+    options = ("--num_clips=3", "--config.sampler.num_steps=3", "--config.evaluation.batch_size=1", "--profile=1")
+    assert run("sample", CONFIG, f"--workdir={trained}", *options) == 0
+    assert "down_0/block_0" in (trained / "profile" / profiling.TABLE).read_text()
     folder = trained / "samples" / "00000002"
     clips = np.load(folder / "clips.npz")["clips"]
     assert clips.shape == (3, 4, 8, 8, 3)

@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from vdm import __main__, build, plan, steps, traces, train
-from vdm.costs import chips, jaxpr, page, program
+from vdm.costs import blocks, chips, jaxpr, page, program
 from vdm.nets.remat import REMAT
 from vdm.runtime import mesh as meshes
 from vdm.traces import Data
@@ -159,6 +159,19 @@ def test_rows_are_summed_by_cause_and_small_exchanges_stand_apart():
     assert {row["phase"] for row in rows} == {"backward"}
 
 
+def test_time_at_the_roofline_is_summed_by_block_and_phase():
+    chip = chips.topology("v5e:2x2").chip
+
+    def kernel(op_name, count, seconds_of_flops, seconds_of_bytes):
+        work = seconds_of_flops * chip.peak_flops, seconds_of_bytes * chip.memory_bandwidth
+        return program.Kernel("dot", count, *work, 0, "", op_name)
+
+    kernels = kernel("jit(step)/jvp(stem)/dot", 2, 1.0, 0.5), kernel("jit(step)/transpose(jvp(stem))/dot", 1, 1.0, 3.0)
+    rows = page.kernels_by_block((*kernels, kernel("jit(step)/add", 1, 0.0, 7.0)), chip, ["stem", "head"])
+    found = [(row["block"], row["phase"], pytest.approx(row["seconds"])) for row in rows]
+    assert found == [(blocks.REST, "rest", 7.0), ("stem", "forward", 2.0), ("stem", "backward", 3.0)]
+
+
 @pytest.mark.skipif(NO_COMPILER, reason="the TPU compiler (package libtpu, requirements/tpu.txt) is not installed")
 def test_the_tpu_compiler_counts_the_flops_of_the_jaxpr(facts):
     config, slice_of = tiny.get_config(), chips.topology("v5e:2x2")
@@ -166,6 +179,9 @@ def test_the_tpu_compiler_counts_the_flops_of_the_jaxpr(facts):
     made = plan.plan(config, topology=slice_of, axes=axes, data=Data(3, None), facts=facts, timeout=600.0)
     compiled = made["compiled"]
     assert compiled["flops"] == pytest.approx(made["executed_flops"], rel=0.02)
+    of_blocks = sum(row["flops"] for row in compiled["blocks"] if row["block"] != blocks.REST)
+    assert compiled["flops"] == pytest.approx(sum(row["flops"] for row in compiled["blocks"]))
+    assert of_blocks > 0.98 * compiled["flops"]
     assert 0 < compiled["memory"]["arguments"] < 1e8
     kinds = {row["kind"] for row in compiled["collectives"]}
     assert kinds == {"all-gather", "reduce-scatter", "all-reduce"}  # nothing else is moved

@@ -21,7 +21,7 @@ import pytest
 from data import pipeline
 from data.sources import Splits
 from tests import eight_devices, tiny, toy_extractor
-from vdm import build, evaluate, forensics, sample, steps, train, validation
+from vdm import build, evaluate, forensics, profiling, sample, steps, train, validation
 from vdm.metrics import frechet, moments
 from vdm.records import record
 from vdm.runtime import checkpoints, processes, watchdog, writers
@@ -168,7 +168,7 @@ def train_until_a_new_checkpoint(folder: Path, how: signal.Signals, code: int) -
         process.wait()
 
 
-def test_it_validates_draws_and_saves_as_often_as_it_is_told_and_lists_its_parameters(tmp_path, capsys, monkeypatch):
+def test_it_validates_draws_saves_and_profiles_as_told_and_lists_its_parameters(tmp_path, capsys, monkeypatch):
     config = tiny.get_config()
     config.run.update(num_steps=5, log_every_steps=1, validate_every_steps=2, sample_every_steps=3)
     config.run.update(checkpoint_every_steps=1, max_checkpoints=1, keep_every_steps=2, stuck_after_seconds=1234.0)
@@ -179,7 +179,7 @@ def test_it_validates_draws_and_saves_as_often_as_it_is_told_and_lists_its_param
             beats.append(self._seconds)
 
     monkeypatch.setattr(watchdog, "Watchdog", Watchdog)
-    done = train.train(config, tmp_path)
+    done = train.train(config, tmp_path, num_profiled=2)
     assert len(beats) > 2 * 5 and set(beats) == {1234.0}
     assert checkpoints.saved_steps(tmp_path / "checkpoints") == [2, 4, 5]
     validated = [name for name in done.curves if name.startswith("validation/loss ")]
@@ -188,7 +188,8 @@ def test_it_validates_draws_and_saves_as_often_as_it_is_told_and_lists_its_param
         assert [step for step, _ in done.curves[name]] == [2, 4, 5]
     sheets = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert sheets == ["sheet_00000003.png", "sheet_00000005.png"]
-    printed = capsys.readouterr().out  # clu's table
+    printed = capsys.readouterr().out  # the profile's table, and clu's
+    assert (tmp_path / "profile" / profiling.TABLE).read_text() in printed
     assert f"Total: {done.num_parameters:,}" in printed and "down_0/block_0/conv_1/kernel" in printed
 
 

@@ -20,7 +20,7 @@ import importlib.metadata
 import importlib.util
 import json as text
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from vdm import refusals, traces
-from vdm.costs import child, chips, estimate, hlo, jaxpr, page, program
+from vdm.costs import blocks, child, chips, estimate, hlo, jaxpr, page, program
 from vdm.costs.chips import Topology
 from vdm.costs.estimate import Estimate, Facts
 from vdm.costs.roofline import Roofline, roofline
@@ -223,14 +223,14 @@ def compile_step(config: Config, topology: Topology, axes: dict[str, int], data:
     compiled = lowered.compile()
     seconds = time.monotonic() - since
     found = program.program(hlo.parse(compiled.as_text()))
-    facts = read(found, topology.chip)
+    facts = read(found, topology.chip, blocks.names(arguments[0].params))
     versions = {"jax": jax.__version__, "libtpu": importlib.metadata.version("libtpu")}
     timing = {"lower_seconds": lowered_after, "compile_seconds": seconds}
     return facts | timing | {"memory": memory_of(compiled), "compiler": _own_analysis(compiled), "versions": versions}
 
 
-def read(found: program.Program, chip: chips.Chip) -> dict[str, Any]:
-    """Sums, roofline and collectives of a compiled program."""
+def read(found: program.Program, chip: chips.Chip, named: Collection[str]) -> dict[str, Any]:
+    """Sums, roofline and collectives of a compiled program; `named`: the network's blocks."""
     sent = sum(each.count * each.sent_bytes for each in found.collectives)
     line = roofline(found.kernels, sent, chip)
     return {
@@ -241,6 +241,7 @@ def read(found: program.Program, chip: chips.Chip) -> dict[str, Any]:
         "roofline": dataclasses.asdict(line) | {"seconds": line.seconds, "bound": line.bound},
         "collectives": page.collectives_by_cause(found.collectives),
         "kernels": page.kernels_by_cause(found.kernels, chip),
+        "blocks": page.kernels_by_block(found.kernels, chip, named),
     }
 
 

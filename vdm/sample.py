@@ -21,7 +21,7 @@ from etils import epath
 from jaxtyping import Array, Int, UInt8
 
 from data import video_io
-from vdm import build
+from vdm import build, profiling
 from vdm.diffusion import noise_priors, objectives, samplers
 from vdm.records import identity
 from vdm.records.record import write_whole
@@ -34,21 +34,30 @@ OPTIONS = (
     ("num_clips", 16, "clips to draw"),
     ("checkpoint_step", 0, "of the checkpoint; 0: the newest"),
     ("fps", 8, "of the files"),
+    (
+        "profile",
+        0,
+        f"trace N batches after the first {profiling.SKIPPED}, tell by block where their time goes; 0: none",
+    ),
 )
 ARRAYS = "clips.npz"
 MAY_DIFFER = ("sampler", "evaluation", "run")  # sections of the config that a trained run does not depend on
 DRAWN_LATER = ("sample", "evaluation")  # parts of `config.vary` that it does not depend on either
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
+Sampler = Callable[[Params, Int[Array, "batch"]], Video]
 
 
-def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int) -> int:
+def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int, profile: int) -> int:
     require_clips(num_clips)
     if not 1 <= fps <= video_io.MAX_GIF_FPS:
         raise ValueError(f"--fps is {fps}; it must be in [1, {video_io.MAX_GIF_FPS}], what a GIF can show")
+    num_batches = -(-num_clips // config.evaluation.batch_size)
+    profiling.require_calls(profile, num_batches, "draw more with --num_clips, or less at a time")
     experiment, params, step = restore(config, workdir, checkpoint_step or None)
+    sampler = profiling.watch(make_sampler(experiment), profile, workdir, params)
     with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:
-        clips = make_draw(experiment, dog.beat)(params, num_clips)
+        clips = np.concatenate(list(in_batches(experiment, sampler, params, num_clips, dog.beat)))
     if distributed.is_writer():
         write(folder_of(workdir, step), clips, fps)
     print(f"{num_clips} clips of step {step}: {folder_of(workdir, step)}")
@@ -90,30 +99,33 @@ def require_clips(num_clips: int) -> None:
 
 def make_draw(experiment: build.Experiment, beat: Callable[[], None] = lambda: None) -> Callable[[Params, int], Clips]:
     """The function from parameters and a number of clips to clips 0, 1, ...; calls `beat` after each batch."""
-    in_batches = make_draw_in_batches(experiment, beat)
-    return lambda params, num_clips: np.concatenate(list(in_batches(params, num_clips)))
+    draw = make_draw_in_batches(experiment, beat)
+    return lambda params, num_clips: np.concatenate(list(draw(params, num_clips)))
 
 
 def make_draw_in_batches(
     experiment: build.Experiment, beat: Callable[[], None] = lambda: None
 ) -> Callable[[Params, int], Iterator[Clips]]:
     """As `make_draw`, clips in batches as for evaluation, of which one is held at a time."""
-    ways = meshes.ways(experiment.mesh, BATCH_AXES)
     sampler = make_sampler(experiment)
-
-    def draw(params: Params, num_clips: int) -> Iterator[Clips]:
-        require_clips(num_clips)
-        size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
-        for first in range(0, num_clips, size):
-            with jax.set_mesh(experiment.mesh):
-                videos = np.asarray(sampler(params, np.arange(first, first + size)))
-            beat()
-            yield video_io.to_uint8(np.clip(videos[: num_clips - first], -1, 1))
-
-    return draw
+    return lambda params, num_clips: in_batches(experiment, sampler, params, num_clips, beat)
 
 
-def make_sampler(experiment: build.Experiment) -> Callable[[Params, Int[Array, "batch"]], Video]:
+def in_batches(
+    experiment: build.Experiment, sampler: Sampler, params: Params, num_clips: int, beat: Callable[[], None]
+) -> Iterator[Clips]:
+    """Clips 0, 1, ... by a sampler of `make_sampler`, a batch as for evaluation at a time; calls `beat` after each."""
+    require_clips(num_clips)
+    ways = meshes.ways(experiment.mesh, BATCH_AXES)
+    size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
+    for first in range(0, num_clips, size):
+        with jax.set_mesh(experiment.mesh):
+            videos = np.asarray(sampler(params, np.arange(first, first + size)))
+        beat()
+        yield video_io.to_uint8(np.clip(videos[: num_clips - first], -1, 1))
+
+
+def make_sampler(experiment: build.Experiment) -> Sampler:
     """The compiled sampler: parameters and the clips' indices to clips, about in [-1, 1].
 
     With labels, clip i is of class i modulo the number of classes.

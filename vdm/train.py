@@ -23,7 +23,7 @@ from etils import epath
 from jaxtyping import Array, Bool
 
 from data import video_io
-from vdm import build, forensics, sample, steps, validation
+from vdm import build, forensics, profiling, sample, steps, validation
 from vdm.diffusion import objectives
 from vdm.records import checks, identity, record
 from vdm.records.record import Record
@@ -41,22 +41,27 @@ OPTIONS = (
         "train on the first N clips only, to check that a setting can learn at all; sample and evaluate then need "
         "--config.data.overfit=N",
     ),
+    (
+        "profile",
+        0,
+        f"trace N steps after the first {profiling.SKIPPED} and tell by block where their time goes; 0: none",
+    ),
 )
 
 
-def main(config: Config, workdir: str, *, overfit: int, replay_step: int = -1) -> int:
+def main(config: Config, workdir: str, *, overfit: int, profile: int, replay_step: int = -1) -> int:
     if overfit:
         config.data.overfit = overfit
     if replay_step >= 0:
         print(f"what step {replay_step} sees: {replay(config, workdir, replay_step)}")
         return 0
-    return 0 if train_or_tell(config, workdir).status == "finished" else processes.STOPPED
+    return 0 if train_or_tell(config, workdir, profile).status == "finished" else processes.STOPPED
 
 
-def train_or_tell(config: Config, workdir: epath.PathLike) -> Record:
+def train_or_tell(config: Config, workdir: epath.PathLike, num_profiled: int = 0) -> Record:
     """`train`, which after a step that was not finite leaves failure.json, and then raises as it would."""
     try:
-        return train(config, workdir)
+        return train(config, workdir, num_profiled)
     except forensics.NotFiniteError as error:
         path = replay(config, workdir, error.step)
         print(f"{path} tells what step {error.step} saw; `train` with --replay_step={error.step} does it again")
@@ -75,8 +80,13 @@ def replay(config: Config, workdir: epath.PathLike, step: int) -> epath.Path:
     return forensics.leave(build.experiment(config), folder, step)
 
 
-def train(config: Config, workdir: epath.PathLike) -> Record:
+def train(config: Config, workdir: epath.PathLike, num_profiled: int = 0) -> Record:
     """Trains to `config.run.num_steps`, saves, and returns the record; its status is "stopped" after a SIGTERM.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      num_profiled: steps that are traced, see `vdm.profiling`.
 
     Raises:
       ValueError: what cannot work, before any compute; a work directory of another run, or one without any checkpoint
@@ -95,6 +105,7 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
         train_state, damaged = start(experiment, folder)
         first = int(train_state.step)
         require_more(max([first, *(error.step for error in damaged)]), run.num_steps, folder)
+        profiling.require_calls(num_profiled, run.num_steps - first, "ask for more steps with --config.run.num_steps")
         log = stack.enter_context(contextlib.closing(Log(experiment, folder, before, train_state, dog.beat)))
         make_way(damaged, folder)  # all that may refuse this start is behind us
         saver = stack.enter_context(
@@ -105,7 +116,7 @@ def train(config: Config, workdir: epath.PathLike) -> Record:
                 keep_every_steps=run.keep_every_steps,
             )
         )
-        advance = steps.make_step(experiment)
+        advance = profiling.watch(steps.make_step(experiment), num_profiled, folder, train_state.params)
         batches = stack.enter_context(contextlib.closing(steps.device_batches(experiment, first)))
         window = log.empty_window()
         for done in range(first + 1, run.num_steps + 1):

@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.nets import tiny
+from vdm.nets import video_diffusion_pytorch
 from vdm.nets.linear import Conv
 from vdm.nets.module import split
 from vdm.nets.sharding import UNET_RULES, path_of, shardings, spec_of
-from vdm.nets.unet3d import unet3d
-from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES
+from vdm.nets.unet3d import UNet3DConfig, unet3d
+from vdm.types import BATCH_AXES, FRAME_AXES, MESH_AXES, Condition
 
 CLIPS = PartitionSpec(BATCH_AXES, FRAME_AXES)
 COLLECTIVES = re.compile(r"all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter")
@@ -60,9 +61,20 @@ def convolve_merged(params, x):
 def a_split_network_is_the_network():
     """With three equal blocks on either way, which are scanned."""
     config = dataclasses.replace(tiny.SMALL, num_classes=3, num_blocks=3)
+    condition = tiny.images(True, False, False, True, label=jnp.array([0, 1, 3, 1]))
+    assert split_and_alone(config, condition) == 4, "no scan, forwards and backwards, of the two ways"
+
+
+def a_split_network_of_other_parts_is_the_network():
+    """Those of video-diffusion-pytorch, of which one table of biases is for all blocks."""
+    parts = video_diffusion_pytorch.PARTS | {"num_blocks": 1, "num_heads": 2, "head_dim": 8}
+    split_and_alone(UNet3DConfig(3, 3, 8, (1, 2), attention_levels=(0, 1), **parts), Condition())
+
+
+def split_and_alone(config, condition):
+    """Compares outputs and gradients of one device and of a mesh; returns how many loops the latter's program has."""
     net, _ = tiny.network(config)
     inputs = tiny.inputs(batch=4)
-    condition = tiny.images(True, False, False, True, label=jnp.array([0, 1, 3, 1]))
 
     def value_and_gradient(params, xt, log_snr, frame_index):
         def loss(params):
@@ -80,10 +92,10 @@ def a_split_network_is_the_network():
         placed = params, *(place(here, each) for each in inputs)
         lowered = jax.jit(value_and_gradient).lower(*placed)
         given = lowered.compile()(*placed)
-    assert lowered.as_text().count("stablehlo.while") == 4, "no scan, forwards and backwards, of the two ways"
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(alone[1]))
     np.testing.assert_allclose(given[0], alone[0], rtol=1e-4, atol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale), given[1], alone[1])
+    return lowered.as_text().count("stablehlo.while")
 
 
 def what_the_mesh_does_not_divide_is_refused():
@@ -125,6 +137,7 @@ def is_split(path, leaf):
 CHECKS = (
     fold_moves_nothing,
     a_split_network_is_the_network,
+    a_split_network_of_other_parts_is_the_network,
     what_the_mesh_does_not_divide_is_refused,
     kernels_are_gathered_in_the_compute_type_and_gradients_scattered_in_float32,
 )

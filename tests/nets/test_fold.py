@@ -11,6 +11,7 @@ from vdm.nets.fold import fold, unfold
 CHECKS = (
     "fold_moves_nothing",
     "a_split_network_is_the_network",
+    "a_split_network_of_other_parts_is_the_network",
     "what_the_mesh_does_not_divide_is_refused",
     "kernels_are_gathered_in_the_compute_type_and_gradients_scattered_in_float32",
 )

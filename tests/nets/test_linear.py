@@ -21,8 +21,9 @@ def rounded(key, *shape):
         (lambda x, kernel: linear.convolve(x.reshape(4, 7, 6, 6), kernel, 1), (3, 3, 6, 5)),
         (lambda x, kernel: linear.convolve(x.reshape(4, 7, 6, 6), kernel, 2), (3, 3, 6, 5)),
         (lambda x, kernel: linear.convolve(x.reshape(3, 8, 7, 6), kernel, 2), (3, 3, 6, 5)),
+        (lambda x, kernel: linear.convolve(x.reshape(3, 8, 7, 6), kernel, 2), (4, 4, 6, 5)),
     ],
-    ids=["multiply", "convolve", "odd by even at stride 2", "even by odd at stride 2"],
+    ids=["multiply", "convolve", "odd by even at stride 2", "even by odd at stride 2", "4x4 at stride 2"],
 )
 def test_gradients_of_kernels_are_those_of_float32(operation, kernel):
     """On numbers that bfloat16 holds, products are exact: only the results of the low precision are rounded."""
@@ -38,6 +39,18 @@ def test_gradients_of_kernels_are_those_of_float32(operation, kernel):
     assert of_kernel_low.dtype == jnp.float32
     np.testing.assert_allclose(of_kernel_low, of_kernel, rtol=1e-5, atol=1e-4)  # 168 terms, no rounding to 8 bits
     np.testing.assert_allclose(of_x_low.astype(jnp.float32), of_x, rtol=2**-7, atol=1e-2)
+
+
+def test_the_gradient_of_a_spread_kernel_is_that_of_float32():
+    """A cotangent's taps are numbers of it, so nothing is rounded before the products are summed up."""
+    x, kernel = rounded(0, 12, 3, 5, 6), rounded(1, 4, 4, 6, 5)
+    exact, pull = jax.vjp(linear._spread, x, kernel)
+    given, pull_low = jax.vjp(linear._spread, x.astype(jnp.bfloat16), kernel)
+    assert given.dtype == jnp.bfloat16
+    cotangent = rounded(2, *exact.shape)
+    of_kernel, of_kernel_low = pull(cotangent)[1], pull_low(cotangent.astype(jnp.bfloat16))[1]
+    assert of_kernel_low.dtype == jnp.float32
+    np.testing.assert_allclose(of_kernel_low, of_kernel, rtol=1e-5, atol=1e-4)
 
 
 def test_the_gradient_of_a_bias_is_summed_up_in_float32():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from vdm.costs.blocks import Work, by_block, phase_of, table
 from vdm.costs.chips import Chip, Topology
 from vdm.costs.estimate import Rank, spell
 from vdm.costs.program import Collective, Kernel
@@ -18,7 +20,7 @@ def collectives_by_cause(collectives: Iterable[Collective]) -> list[dict[str, An
     """Rows of kind, group size, whether small, cause, count and bytes sent, the largest first."""
     sums: dict[tuple[Any, ...], list[float]] = collections.defaultdict(lambda: [0, 0.0])
     for each in collectives:
-        key = (each.kind, each.group_size, each.sent_bytes < SMALL, each.where, _phase(each.op_name))
+        key = (each.kind, each.group_size, each.sent_bytes < SMALL, each.where, phase_of(each.op_name))
         sums[key][0] += each.count
         sums[key][1] += each.count * each.sent_bytes
     names = ("kind", "group_size", "is_small", "where", "phase")
@@ -33,19 +35,23 @@ def kernels_by_cause(kernels: Iterable[Kernel], chip: Chip) -> list[dict[str, An
     """Rows of operation, cause, count, FLOPs, bytes and seconds at the roofline, the longest first."""
     sums: dict[tuple[Any, ...], list[float]] = collections.defaultdict(lambda: [0, 0.0, 0.0, 0.0, 0])
     for each in kernels:
-        key = (each.op_name.rsplit("/", 1)[-1], each.where, _phase(each.op_name))
-        seconds = max(each.flops / chip.peak_flops, each.bytes / chip.memory_bandwidth)
-        for place, value in enumerate((1, each.flops, each.bytes, seconds, each.cycles)):
+        key = (each.op_name.rsplit("/", 1)[-1], each.where, phase_of(each.op_name))
+        for place, value in enumerate((1, each.flops, each.bytes, at_roofline(each, chip), each.cycles)):
             sums[key][place] += value * each.count
     names = ("operation", "where", "phase", "count", "flops", "bytes", "seconds", "cycles")
     rows: list[dict[str, Any]] = [dict(zip(names, (*key, *values), strict=True)) for key, values in sums.items()]
     return sorted(rows, key=lambda row: -row["seconds"])[: 5 * _SHOWN]
 
 
-def _phase(op_name: str) -> str:
-    """Where in a step of training an operation stands, by the marks that JAX leaves in its name."""
-    marks = (("remat", "recomputed"), ("transpose(", "backward"), ("jvp(", "forward"))
-    return next((phase for mark, phase in marks if mark in op_name), "rest")
+def kernels_by_block(kernels: Iterable[Kernel], chip: Chip, named: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of block, phase, FLOPs, bytes and seconds at the roofline; see `blocks.by_block`."""
+    timed = ((each, each.count * at_roofline(each, chip)) for each in kernels)
+    return [dataclasses.asdict(work) for work in by_block(timed, named)]
+
+
+def at_roofline(kernel: Kernel, chip: Chip) -> float:
+    """Seconds of a kernel, each time, if either its FLOPs or its bytes were all that takes time."""
+    return max(kernel.flops / chip.peak_flops, kernel.bytes / chip.memory_bandwidth)
 
 
 def page(plan: dict[str, Any], chip: Chip) -> str:
@@ -115,6 +121,8 @@ def _compiled_lines(plan: dict[str, Any], compiled: dict[str, Any], guess: dict[
         f"{_flops(row['flops']):>10}  {_gb(row['bytes']):>10}  {row['where'] or '?'}"
         for row in compiled["kernels"][:_SHOWN]
     ]
+    lines += ["", "  and by block of the network:"]
+    lines += [f"    {line}" for line in table(Work(**row) for row in compiled["blocks"]).splitlines()]
     return lines
 
 

@@ -226,8 +226,19 @@ def _kernel(module: Module, computation: Computation, instruction: Instruction, 
         bytes=_bytes(module, computation, instruction),
         cycles=int(cycles[1]) if cycles else 0,
         where=module.where(instruction),
-        op_name=instruction.op_name,
+        op_name=_op_name(module, computation, instruction),
     )
+
+
+def _op_name(module: Module, computation: Computation, instruction: Instruction) -> str:
+    """Of the JAX operation; of what the compiler made anew, that of something inside, or else of an operand."""
+    inside = [
+        each.op_name for name in instruction.called("calls") for each in module.computations[name].instructions.values()
+    ]
+    operands = [
+        computation.instructions[name].op_name for name in instruction.operands if name in computation.instructions
+    ]
+    return next((name for name in (instruction.op_name, *reversed(inside), *operands) if name), "")
 
 
 def _flops(module: Module, computation: Computation, instruction: Instruction) -> float:

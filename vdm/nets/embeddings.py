@@ -54,8 +54,11 @@ def step_of_cosine_chain(log_snr: LogSnr) -> Float[Array, "batch frames"]:
     """
     signal = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
     signal = np.cumprod(1 - np.minimum(1 - signal[1:] / signal[:-1], 0.9999))
-    levels = np.log(signal) - np.log1p(-signal)
-    return jnp.interp(log_snr.astype(jnp.float32), levels[::-1], np.arange(1000.0)[::-1])
+    levels = jnp.asarray((np.log(signal) - np.log1p(-signal))[::-1], jnp.float32)
+    log_snr = log_snr.astype(jnp.float32)
+    above = jnp.clip(jnp.sum(log_snr[..., None] >= levels, axis=-1), 1, 999)  # jnp.interp fails under shard_map
+    share = (log_snr - levels[above - 1]) / (levels[above] - levels[above - 1])
+    return 1000.0 - above - jnp.clip(share, 0.0, 1.0)
 
 
 class StepEmbedding(nnx.Module):

@@ -48,7 +48,8 @@ def _times_tangent(factors: Pair, tangents: Pair) -> Pair:
 
 def _times_turned(a: jax.Array, b: jax.Array) -> jax.Array:
     """a b as (b^T a^T)^T."""
-    return _turned_late(jnp.einsum("...dm,...nm->...dn", jnp.swapaxes(b, -1, -2), a))
+    turned = jax.lax.optimization_barrier(jnp.swapaxes(b, -1, -2))
+    return _turned_late(jnp.einsum("...dm,...nm->...dn", turned, a))
 
 
 def _turned_late(product: jax.Array) -> jax.Array:
