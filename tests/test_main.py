@@ -12,8 +12,9 @@ from data import video_io
 from data.sources import folder as folder_source
 from data.sources import moving_shapes, simulated
 from tests import webm
-from vdm import build, profiling
+from vdm import build
 from vdm.__main__ import VERBS, main
+from vdm.costs import profiling
 from vdm.records import record
 from vdm.runtime import watchdog
 

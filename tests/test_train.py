@@ -21,7 +21,8 @@ import pytest
 from data import pipeline
 from data.sources import Splits
 from tests import eight_devices, tiny, toy_extractor
-from vdm import build, evaluate, forensics, profiling, sample, steps, train, validation
+from vdm import build, evaluate, forensics, sample, steps, train, validation
+from vdm.costs import profiling
 from vdm.metrics import frechet, moments
 from vdm.records import record
 from vdm.runtime import checkpoints, processes, watchdog, writers

@@ -21,7 +21,8 @@ from etils import epath
 from jaxtyping import Array, Int, UInt8
 
 from data import video_io
-from vdm import build, profiling
+from vdm import build
+from vdm.costs import profiling
 from vdm.diffusion import noise_priors, objectives, samplers
 from vdm.records import identity
 from vdm.records.record import write_whole

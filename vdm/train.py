@@ -23,7 +23,8 @@ from etils import epath
 from jaxtyping import Array, Bool
 
 from data import video_io
-from vdm import build, forensics, profiling, sample, steps, validation
+from vdm import build, forensics, sample, steps, validation
+from vdm.costs import profiling
 from vdm.diffusion import objectives
 from vdm.records import checks, identity, record
 from vdm.records.record import Record
@@ -86,7 +87,7 @@ def train(config: Config, workdir: epath.PathLike, num_profiled: int = 0) -> Rec
     Args:
       config: of the run.
       workdir: of the run.
-      num_profiled: steps that are traced, see `vdm.profiling`.
+      num_profiled: steps that are traced, see `vdm.costs.profiling`.
 
     Raises:
       ValueError: what cannot work, before any compute; a work directory of another run, or one without any checkpoint

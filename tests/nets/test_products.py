@@ -75,4 +75,4 @@ def test_other_platforms_get_the_plain_gradient(product):
     given = factors(product, 0)
     traced = jax.jit(gradient_of(product)).trace(*given, PLAIN[product](*given))
     barriers = {kind: traced.lower(lowering_platforms=(kind,)).as_text().count("barrier") for kind in ("cpu", "tpu")}
-    assert barriers["cpu"] == 1 and barriers["tpu"] == 0, barriers
+    assert barriers["cpu"] > 0 and barriers["tpu"] == 0, barriers

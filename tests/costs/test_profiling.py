@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm import profiling
+from vdm.costs import profiling
 
 PARAMS = {"heavy": {"kernel": jnp.ones((256, 256))}, "light": {"kernel": jnp.ones((256, 1))}}
 
