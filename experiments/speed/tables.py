@@ -8,10 +8,13 @@ from typing import Any
 
 from scipy.stats import binom
 
+from experiments.speed.scaling import exponent
 from experiments.speed.works import KINDS, SIDES, SIZES
 from vdm.records.readme import table
 
-Records = Mapping[str, Mapping[str, Any]]
+Record = Mapping[str, Any]
+Records = Mapping[str, Record]
+NONE_YET = "Not computed yet."
 
 WORK = ["work", "dim (multipliers), clips"]
 
@@ -38,7 +41,7 @@ def resources(records: Records) -> str:
 
 def _table(header: Sequence[str], records: Records, cells: Any) -> str:
     if not records:
-        return "Not computed yet."
+        return NONE_YET
     works = [[KINDS[record["kind"]], SIZES[record["size"]].title] for record in records.values()]
     return table(header, [work + cells(record) for work, record in zip(works, records.values(), strict=True)])
 
@@ -63,3 +66,42 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     found = sorted(their / our for our, their in zip(ours, theirs, strict=True))
     outside = max(0, int(binom.ppf(0.025, len(found), 0.5)) - 1)  # on either side
     return f"{statistics.median(found):.2f} ({found[outside]:.2f} to {found[-1 - outside]:.2f})"
+
+
+def starts(record: Record | None) -> str:
+    """Seconds to the first step of the demo: medians over rounds, and the range."""
+    if record is None:
+        return NONE_YET
+    rows = []
+    for way, told in record["seconds"].items():
+        whole = [sum(pair) for pair in zip(told["imports"], told["first_call"], strict=True)]
+        parts = (f"{statistics.median(told[what]):.1f}" for what in ("imports", "first_call"))
+        rows.append([way, *parts, f"{statistics.median(whole):.1f} ({min(whole):.1f} to {max(whole):.1f})"])
+    return table(["cache of programs", "imports, s", "from there to the first step, s", "together, s"], rows)
+
+
+def feeding(record: Record | None, of_pairs: Records) -> str:
+    """Clips a second of each source, and how many times what the training step of that size takes."""
+    if record is None:
+        return NONE_YET
+    rows = []
+    for size, rates in record["clips_a_second"].items():
+        step = of_pairs.get(f"train_{size}")
+        taken = SIZES[size].clips / statistics.median(step["sides"]["ours"]["seconds"]) if step else None
+        cells = (f"{rate:,.0f}" + (f" ({rate / taken:,.0f} times)" if taken else "") for rate in rates.values())
+        rows.append([SIZES[size].title, *cells, f"{taken:.1f}" if taken else ""])
+    header = ["dim (multipliers), clips", "rendered, clips a second", "decoded before", "the training step takes"]
+    decoded = f"Decoding into the cache, once: {record['videos_a_second']:.1f} videos a second."
+    return f"{table(header, rows)}\n\n{decoded}"
+
+
+def scaling(record: Record | None) -> str:
+    """Exponents of the power laws that fit a training step's time, memory and FLOPs."""
+    if record is None:
+        return NONE_YET
+    rows = []
+    for what, found in record.items():
+        if what != "environment":
+            laws = (f"{exponent(found['numbers'], found[of]):.2f}" for of in ("seconds", "bytes", "flops"))
+            rows.append([what, ", ".join(f"{number:.0f}" for number in found["numbers"]), *laws])
+    return table(["what grows", "from, to", "time", "memory", "FLOPs"], rows)

@@ -12,19 +12,19 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.speed.torch_peers import video_diffusion_pytorch
-from experiments.speed.works import CHAIN, DDIM_STEPS, SIZES, Made, Size
+from experiments.speed.works import CHAIN, DDIM_STEPS, Made, Size
 
 Work = tuple[Callable[[], None], int]
 
 
-def make(side: str, kind: str, size: str) -> Made:
+def make(side: str, kind: str, size: Size) -> Made:
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest")
     torch._dynamo.config.recompile_limit = 256  # the package's blocks share code, and each is compiled for its sizes
     work = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}[kind]
-    call, parameters = work(SIZES[size], side == "compiled")
+    call, parameters = work(size, side == "compiled")
     versions = {name: importlib.metadata.version(name) for name in ("torch", "video-diffusion-pytorch", "diffusers")}
-    return Made(call, parameters, lambda: _flops(work(SIZES[size], False)[0]), versions, torch.get_num_threads())
+    return Made(call, parameters, lambda: _flops(work(size, False)[0]), versions, torch.get_num_threads())
 
 
 def _training_step(size: Size, is_compiled: bool) -> Work:

@@ -1,6 +1,6 @@
 """One side of a pair, in a process of its own that waits for its turns; on Linux.
 
-    PYTHON -m experiments.speed.worker SIDE KIND SIZE
+    PYTHON -m experiments.speed.worker SIDE KIND '{"dim": 32, ...}'
 
 Reads numbers of calls from standard input, a line each, and answers each with a line of JSON: the seconds of every
 call. Its first line says what making ready took (all until the end of the first call, compiling included), and what was
@@ -18,13 +18,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.speed.works import Size
 from vdm.runtime.host_memory import keep_freed_memory
 
 OURS = ("ours", "remat")
 
 
 def main() -> None:
-    side, kind, size = sys.argv[1:]
+    side, kind, written = sys.argv[1:]
+    told = json.loads(written)
+    size = None if told is None else Size(**told | {"multipliers": tuple(told["multipliers"])})
     keep_freed_memory()
     since = time.monotonic()
     if side in OURS:

@@ -6,24 +6,21 @@ from typing import ClassVar
 import jax
 import pytest
 
-from experiments.speed import __main__ as study
-from experiments.speed import ours, tables, worker
-from experiments.speed.works import SIZES, Pair, Size
+from experiments.speed import feeding, ours, pairs, scaling, tables, worker
+from experiments.speed.works import Pair, Size
+from vdm import build
 
-
-@pytest.fixture(autouse=True)
-def toy(monkeypatch):
-    monkeypatch.setitem(SIZES, "toy", Size(8, (1,), frames=2, side=8, clips=2))
+TOY = Size(8, (1,), frames=2, side=8, clips=2)
 
 
 def test_works_count_their_flops():
-    step, forward = (ours.make("ours", kind, "toy") for kind in ("train", "forward"))
+    step, forward = (ours.make("ours", kind, TOY) for kind in ("train", "forward"))
     assert forward.parameters == step.parameters
     assert 2.5 < step.flops() / forward.flops() < 3.5  # backwards there are two products for every one
 
 
 def test_a_thousand_steps_of_sampling_are_one_program(caplog):
-    made = ours.make("ours", "loop", "toy")
+    made = ours.make("ours", "loop", TOY)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         made.call()
         made.call()
@@ -37,7 +34,7 @@ class Told:
 
     turns: ClassVar[list[str]] = []
 
-    def __init__(self, side, pair, folder):
+    def __init__(self, side, kind, size, environment):
         self.side, self.ready = side, {"parameters": 3 if side == "other" else 2}
 
     def seconds(self, calls):
@@ -49,15 +46,15 @@ class Told:
 
 
 def test_turns_alternate_and_who_is_first_changes(monkeypatch):
-    monkeypatch.setattr(study, "Worker", Told)
+    monkeypatch.setattr(pairs, "Worker", Told)
     monkeypatch.setattr(Told, "turns", [])
-    found = study.measured(Pair("train", "toy", ("ours", "eager")), rounds=3, seconds_a_turn=2.0)
+    found = pairs.measured(Pair("train", "small", ("ours", "eager")), rounds=3, seconds_a_turn=2.0)
     how_long, rounds = ["ours", "eager"], ["ours", "eager", "eager", "ours", "ours", "eager"]
     assert Told.turns == how_long + rounds
     assert found["sides"]["ours"] == {"parameters": 2, "seconds": [0.5] * 3, "calls_a_round": 4, "peak_bytes": 1}
-    assert found["sides"]["eager"]["calls_a_round"] == study.FEWEST_CALLS
+    assert found["sides"]["eager"]["calls_a_round"] == pairs.FEWEST_CALLS
     with pytest.raises(ValueError, match=r"not the same network: \{'ours': 2, 'other': 3\}"):
-        study.measured(Pair("train", "toy", ("ours", "other")))
+        pairs.measured(Pair("train", "small", ("ours", "other")))
 
 
 def test_ratio_is_the_median_over_rounds_with_an_interval():
@@ -73,3 +70,23 @@ def test_peak_memory_is_of_what_came_after():
     assert worker.peak_bytes() > before + 150_000_000
     worker.forget_peak()
     assert worker.peak_bytes() < before + 100_000_000
+
+
+def test_exponents_are_those_of_power_laws():
+    numbers = [2.0, 3.0, 8.0]
+    assert scaling.exponent(numbers, [5 * number**1.5 for number in numbers]) == pytest.approx(1.5)
+    assert {scaling.number_of(what, size) for what, sizes in scaling.GROWN.items() for size in sizes} == {
+        *(2, 4, 8),  # clips
+        *(8, 16, 32),  # frames
+        *(16**2, 24**2, 32**2),  # positions
+        *(32, 64, 128),  # channels
+    }
+
+
+def test_the_pipeline_is_timed_on_what_training_sees(tmp_path, monkeypatch):
+    monkeypatch.setattr(feeding, "NUM_VIDEOS", 2)
+    feeding.write_videos(tmp_path)
+    config = feeding._config(TOY, str(tmp_path))
+    train = build.SOURCES["folder"](config.data).train
+    assert train[0]["video"].shape == (2, 8, 8, 3)
+    assert feeding.clips_a_second(train, 2, seconds=0.1) > 2
