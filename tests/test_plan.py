@@ -164,7 +164,7 @@ def test_time_at_the_roofline_is_summed_by_block_and_phase():
 
     def kernel(op_name, count, seconds_of_flops, seconds_of_bytes):
         work = seconds_of_flops * chip.peak_flops, seconds_of_bytes * chip.memory_bandwidth
-        return program.Kernel("dot", count, *work, 0, "", op_name)
+        return program.Kernel("dot", count, *work, 0, "", op_name, op_name)
 
     kernels = kernel("jit(step)/jvp(stem)/dot", 2, 1.0, 0.5), kernel("jit(step)/transpose(jvp(stem))/dot", 1, 1.0, 3.0)
     rows = page.kernels_by_block((*kernels, kernel("jit(step)/add", 1, 0.0, 7.0)), chip, ["stem", "head"])

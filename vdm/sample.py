@@ -49,15 +49,17 @@ Clips = UInt8[np.ndarray, "clips frames height width channels"]
 Sampler = Callable[[Params, Int[Array, "batch"]], Video]
 
 
-def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int, profile: int) -> int:
+def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int, profile: int = 0) -> int:
     require_clips(num_clips)
     if not 1 <= fps <= video_io.MAX_GIF_FPS:
         raise ValueError(f"--fps is {fps}; it must be in [1, {video_io.MAX_GIF_FPS}], what a GIF can show")
-    num_batches = -(-num_clips // config.evaluation.batch_size)
-    profiling.require_calls(profile, num_batches, "draw more with --num_clips, or less at a time")
     experiment, params, step = restore(config, workdir, checkpoint_step or None)
-    sampler = profiling.watch(make_sampler(experiment), profile, workdir, params)
-    with watchdog.Watchdog(config.run.stuck_after_seconds) as dog:
+    num_batches = -(-num_clips // config.evaluation.batch_size)
+    profiling.require_calls(profile, num_batches, "draw more with --num_clips, or fewer at a time")
+    with (
+        watchdog.Watchdog(config.run.stuck_after_seconds) as dog,
+        profiling.watch(make_sampler(experiment), profile, workdir, params) as sampler,
+    ):
         clips = np.concatenate(list(in_batches(experiment, sampler, params, num_clips, dog.beat)))
     if distributed.is_writer():
         write(folder_of(workdir, step), clips, fps)

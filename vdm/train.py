@@ -50,7 +50,7 @@ OPTIONS = (
 )
 
 
-def main(config: Config, workdir: str, *, overfit: int, profile: int, replay_step: int = -1) -> int:
+def main(config: Config, workdir: str, *, overfit: int, replay_step: int = -1, profile: int = 0) -> int:
     if overfit:
         config.data.overfit = overfit
     if replay_step >= 0:
@@ -117,7 +117,8 @@ def train(config: Config, workdir: epath.PathLike, num_profiled: int = 0) -> Rec
                 keep_every_steps=run.keep_every_steps,
             )
         )
-        advance = profiling.watch(steps.make_step(experiment), num_profiled, folder, train_state.params)
+        step = profiling.watch(steps.make_step(experiment), num_profiled, folder, train_state.params)
+        advance = stack.enter_context(step)
         batches = stack.enter_context(contextlib.closing(steps.device_batches(experiment, first)))
         window = log.empty_window()
         for done in range(first + 1, run.num_steps + 1):

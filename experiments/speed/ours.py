@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from configs import demo, video_diffusion_pytorch
+from configs import video_diffusion_pytorch
 from experiments.speed.works import CHAIN, DDIM_STEPS, Made, Size
 from vdm import build, sample, steps, train
 from vdm.costs import jaxpr
@@ -22,9 +22,8 @@ from vdm.types import Condition, Config, Prediction
 Work = tuple[Callable[[], None], Any, Callable[[], float]]  # the call, the parameters, what counts its FLOPs
 
 
-def make(side: str, kind: str, size: Size | None) -> Made:
-    """`size`: None for the demo's config."""
-    config = demo.get_config() if size is None else config_of(size)
+def make(side: str, kind: str, size: Size) -> Made:
+    config = config_of(size)
     config.run.remat = "blocks" if side == "remat" else "none"
     works = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}
     call, params, flops = works[kind](config)

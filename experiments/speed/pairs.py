@@ -17,6 +17,7 @@ from typing import Any
 from experiments.speed.worker import OURS
 from experiments.speed.works import KINDS, SIZES, Pair, Size
 
+CACHES = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")  # a user's own would make some first calls short
 PEERS = Path(".venv-peers/bin/python")
 ROUNDS, SECONDS_A_TURN, FEWEST_CALLS = 7, 4.0, 3
 
@@ -53,16 +54,15 @@ def measured(pair: Pair, rounds: int = ROUNDS, seconds_a_turn: float = SECONDS_A
 class Worker:
     """A side in a process of its own; see `experiments.speed.worker`. `ready` is what it told when it was."""
 
-    def __init__(self, side: str, kind: str, size: Size | None, environment: Mapping[str, str] = MappingProxyType({})):
-        """`size`: None for the demo's."""
-        written = json.dumps(None if size is None else dataclasses.asdict(size))
+    def __init__(self, side: str, kind: str, size: Size, environment: Mapping[str, str] = MappingProxyType({})):
+        written = json.dumps(dataclasses.asdict(size))
         python = sys.executable if side in OURS else str(PEERS)
         self.process = subprocess.Popen(
             [python, "-m", "experiments.speed.worker", side, kind, written],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | environment,
+            env={name: value for name, value in os.environ.items() if name not in CACHES} | dict(environment),
         )
         self.ready = self._answer()
 

@@ -20,6 +20,12 @@ GROWN: dict[str, tuple[Size, ...]] = {
     "channels": tuple(dataclasses.replace(BASE, dim=dim) for dim in (32, 64, 128)),
 }
 CALLS, ROUNDS = 3, 3
+THEORY = {  # of what does most of the work when it is large: P pixels of a frame, F frames, C channels
+    "clips": "1 in all",
+    "frames": "1 in all but temporal attention's products, P F^2 C",
+    "positions": "1 in all but the middle's spatial attention, F P^2 C",
+    "channels": "2 in FLOPs (P F C^2), but 1 in attention's products; 1 in memory",
+}
 
 
 def measured() -> dict[str, Any]:

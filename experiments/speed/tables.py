@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.stats import binom
 
-from experiments.speed.scaling import exponent
+from experiments.speed.scaling import THEORY, exponent
 from experiments.speed.works import KINDS, SIDES, SIZES
 from vdm.records.readme import table
 
@@ -34,8 +34,9 @@ def pairs(records: Records) -> str:
 
 
 def resources(records: Records) -> str:
-    """Memory and the first call: a row a pair, a column a side."""
-    header = [*WORK, *(f"{what}: {title}" for what in ("peak memory, GB", "first call, s") for title in SIDES.values())]
+    """Memory and the first call: a row a pair, a column a side; in brackets what is held between calls."""
+    whats = "peak memory (at rest), GB", "first call, s"
+    header = [*WORK, *(f"{what}: {title}" for what in whats for title in SIDES.values())]
     return _table(header, records, lambda record: _resources(record["sides"]))
 
 
@@ -57,8 +58,12 @@ def _times(sides: Mapping[str, Any], others: Sequence[str]) -> list[str]:
 
 
 def _resources(sides: Mapping[str, Any]) -> list[str]:
-    peaks = [f"{sides[side]['peak_bytes'] / 1e9:.2f}" if side in sides else "" for side in SIDES]
+    peaks = [_gigabytes(sides[side]) if side in sides else "" for side in SIDES]
     return peaks + [f"{sides[side]['first_call']:.0f}" if side in sides else "" for side in SIDES]
+
+
+def _gigabytes(side: Mapping[str, Any]) -> str:
+    return f"{side['peak_bytes'] / 1e9:.2f} ({side['bytes_at_rest'] / 1e9:.2f})"
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
@@ -74,8 +79,8 @@ def starts(record: Record | None) -> str:
         return NONE_YET
     rows = []
     for way, told in record["seconds"].items():
-        whole = [sum(pair) for pair in zip(told["imports"], told["first_call"], strict=True)]
-        parts = (f"{statistics.median(told[what]):.1f}" for what in ("imports", "first_call"))
+        whole = [sum(pair) for pair in zip(told["imports"], told["first_step"], strict=True)]
+        parts = (f"{statistics.median(told[what]):.1f}" for what in ("imports", "first_step"))
         rows.append([way, *parts, f"{statistics.median(whole):.1f} ({min(whole):.1f} to {max(whole):.1f})"])
     return table(["cache of programs", "imports, s", "from there to the first step, s", "together, s"], rows)
 
@@ -96,12 +101,12 @@ def feeding(record: Record | None, of_pairs: Records) -> str:
 
 
 def scaling(record: Record | None) -> str:
-    """Exponents of the power laws that fit a training step's time, memory and FLOPs."""
+    """Exponents of the power laws that fit a training step's time, memory and FLOPs, beside those of theory."""
     if record is None:
         return NONE_YET
     rows = []
     for what, found in record.items():
         if what != "environment":
             laws = (f"{exponent(found['numbers'], found[of]):.2f}" for of in ("seconds", "bytes", "flops"))
-            rows.append([what, ", ".join(f"{number:.0f}" for number in found["numbers"]), *laws])
-    return table(["what grows", "from, to", "time", "memory", "FLOPs"], rows)
+            rows.append([what, ", ".join(f"{number:.0f}" for number in found["numbers"]), *laws, THEORY[what]])
+    return table(["what grows", "to", "time", "memory", "FLOPs", "in theory"], rows)

@@ -27,7 +27,7 @@ OURS = ("ours", "remat")
 def main() -> None:
     side, kind, written = sys.argv[1:]
     told = json.loads(written)
-    size = None if told is None else Size(**told | {"multipliers": tuple(told["multipliers"])})
+    size = Size(**told | {"multipliers": tuple(told["multipliers"])})
     keep_freed_memory()
     since = time.monotonic()
     if side in OURS:
@@ -46,6 +46,7 @@ def main() -> None:
         threads=made.threads,
         peak_bytes_of_first_call=peak_bytes(),
     )
+    made.call()  # what only the second call does is over, too
     forget_peak()
     at_rest = peak_bytes()
     for line in sys.stdin:

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from experiments.speed import feeding, ours, pairs, scaling, tables, worker
-from experiments.speed.works import Pair, Size
+from experiments.speed.works import SIZES, Pair, Size
 from vdm import build
 
 TOY = Size(8, (1,), frames=2, side=8, clips=2)
@@ -90,3 +90,23 @@ def test_the_pipeline_is_timed_on_what_training_sees(tmp_path, monkeypatch):
     train = build.SOURCES["folder"](config.data).train
     assert train[0]["video"].shape == (2, 8, 8, 3)
     assert feeding.clips_a_second(train, 2, seconds=0.1) > 2
+
+
+def test_pages_are_made_of_whole_records(monkeypatch):
+    """Our two sides of a toy pair, in processes of their own, and records of the other parts."""
+    monkeypatch.setitem(SIZES, "toy", TOY)
+    found = pairs.measured(Pair("loop", "toy", ("ours", "remat")), rounds=2, seconds_a_turn=0.01)
+    ours_then_remat = found["sides"]["ours"], found["sides"]["remat"]
+    assert [len(side["seconds"]) for side in ours_then_remat] == [2, 2]
+    assert all(side["peak_bytes"] >= side["bytes_at_rest"] > 1e8 for side in ours_then_remat)
+    assert all("jax" in side["versions"] and side["first_call"] > 0 for side in ours_then_remat)
+    record = {"kind": "train", "size": "small", "sides": {**found["sides"], "eager": ours_then_remat[0]}}
+    times, resources = (made({"train_small": record}).splitlines() for made in (tables.pairs, tables.resources))
+    assert len(times) == len(resources) == 3 and "| 1.00 (1.00 to 1.00) |" in times[2]
+    seconds = {"imports": [1.0, 3.0, 2.0], "first_step": [5.0, 4.0, 9.0]}
+    assert "| cold | 2.0 | 5.0 | 7.0 (6.0 to 11.0) |" in tables.starts({"seconds": {"cold": seconds}})
+    rates = {"videos_a_second": 7.5, "clips_a_second": {"small": {"moving_shapes": 800.0, "folder": 80.0}}}
+    step = {"train_small": {"sides": {"ours": {"seconds": [0.5]}}}}  # four clips
+    assert "| 800 (100 times) | 80 (10 times) | 8.0 |" in tables.feeding(rates, step)
+    law = {"numbers": [2.0, 4.0], "seconds": [1.0, 2.0], "bytes": [3.0, 3.0], "flops": [1.0, 4.0]}
+    assert "| clips | 2, 4 | 1.00 | 0.00 | 2.00 | 1 in all |" in tables.scaling({"clips": law, "environment": {}})

@@ -1,7 +1,8 @@
 """Which block of the network, and which phase of a step, the work of a compiled program belongs to.
 
-A block is found by the name of its parameters in the names of operations, where `nets.module` puts it. What the network
-is called with, the loss and the optimizer belong to no block.
+A block is found by the name of its parameters in the names of operations, where `nets.module` puts it; of blocks that
+are compiled as one loop all work stands under the first one's. What the network is called with, the loss and the
+optimizer belong to no block.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def by_block(timed: Iterable[tuple[Kernel, float]], blocks: Collection[str]) -> 
     """
     sums: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0.0, 0.0, 0.0])
     for kernel, seconds in timed:
-        key = block_of(kernel.op_name, blocks), phase_of(kernel.op_name)
+        key = block_of(kernel.belongs, blocks), phase_of(kernel.belongs)
         for place, value in enumerate((kernel.flops * kernel.count, kernel.bytes * kernel.count, seconds)):
             sums[key][place] += value
     works = [Work(*key, *values) for key, values in sums.items()]

@@ -1,14 +1,18 @@
 """A profile of a verb's compiled function: some of its calls are traced, and their time is told by block.
 
 DIR/profile/ then holds the trace of `jax.profiler` (for xprof, TensorBoard or Perfetto) and blocks.txt, the table of
-`vdm.costs.blocks`. Measured seconds are sums over operations: where a device does two at a time, as a CPU may, they are
-more than the step took.
+`vdm.costs.blocks`. Of several processes the first is traced. Measured seconds are sums over operations: where a device
+does two at a time, as a CPU may, they are more than the step took.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Collection, Mapping
+import contextlib
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +24,8 @@ from vdm.types import Params
 
 SKIPPED = 2  # first calls: the first reads the program in, the second may still grow the heap
 TABLE = "blocks.txt"
+UNNAMED = "exchanges, and what has no work"  # of what the program holds besides its kernels
+_CONTAINERS = ("while", "call", "conditional")  # their time is that of what they hold
 
 
 class Profiled:
@@ -33,58 +39,97 @@ class Profiled:
         self._function, self._folder, self._num_calls, self._named = function, folder, num_calls, named
         self._compiled: Any = None
         self._number = 0
+        self._traces = contextlib.ExitStack()  # open while calls are traced
 
     def __call__(self, *args: Any) -> Any:
         if self._compiled is None:
             self._compiled = self._function.lower(*args).compile()
-        if self._number == SKIPPED:
-            jax.profiler.start_trace(str(self._folder))
+        if self._number == SKIPPED and distributed.is_writer():
+            here = self._traces.enter_context(tempfile.TemporaryDirectory(prefix="vdm_profile_"))
+            self._traces.callback(self._keep, here)
+            self._traces.enter_context(jax.profiler.trace(here))
         result = self._compiled(*args)
         self._number += 1
-        if self._number == SKIPPED + self._num_calls:
+        last = SKIPPED + self._num_calls
+        if self._number in (SKIPPED, last):  # what begins outside of the trace ends outside of it
             jax.block_until_ready(result)
-            jax.profiler.stop_trace()
-            if distributed.is_writer():
-                self._tell()
+        if self._number == last:
+            self._traces.close()
         return result
 
-    def _tell(self) -> None:
-        left = dict(seconds_of(self._folder))  # a kernel that is called from two places has its seconds once
-        found = program.program(hlo.parse(self._compiled.as_text()))
-        timed = [(kernel, left.pop(kernel.name, 0.0) / self._num_calls) for kernel in found.kernels]
-        text = blocks.table(blocks.by_block(timed, self._named))
+    def close(self) -> None:
+        """Ends a trace that is still open, if a run ends early, and tells what there is of it."""
+        self._traces.close()
+
+    def _keep(self, here: str) -> None:
+        """Copies the trace, which may be of fewer calls, and tells by block what it says."""
+        for file in Path(here).rglob("*"):
+            if file.is_file():
+                target = self._folder / file.relative_to(here).as_posix()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+        calls = self._number - SKIPPED
+        text = by_block(self._compiled.as_text(), Path(here), max(calls, 1), self._named)
         (self._folder / TABLE).write_text(text + "\n")
-        print(f"mean of {self._num_calls} calls on one device, by block (trace and table: {self._folder}):\n{text}")
+        print(f"mean of {calls} calls on one device, by block (trace and table: {self._folder}):\n{text}", flush=True)
+
+
+@contextlib.contextmanager
+def watch(function: Any, num_calls: int, workdir: epath.PathLike, params: Params) -> Iterator[Any]:
+    """A jitted function as it is, or `Profiled` where calls are to be; `params`: of the network in it."""
+    if not num_calls:
+        yield function
+        return
+    with contextlib.closing(
+        Profiled(function, epath.Path(workdir) / "profile", num_calls, blocks.names(params))
+    ) as profiled:
+        yield profiled
 
 
 def require_calls(num_profiled: int, num_calls: int, more: str) -> None:
     """Raises ValueError where fewer calls are made than are to be profiled; `more`: what to do then."""
-    if num_profiled < 0 or (num_profiled and num_calls < SKIPPED + num_profiled):
+    if num_profiled < 0:
+        raise ValueError(f"--profile={num_profiled} must not be negative; 0: no profile")
+    if num_profiled and num_calls < SKIPPED + num_profiled:
         raise ValueError(
             f"--profile={num_profiled} traces as many calls after the first {SKIPPED}, and {num_calls} are made: {more}"
         )
 
 
-def seconds_of(folder: epath.PathLike) -> Mapping[str, float]:
-    """Seconds of every instruction in the newest trace of a folder, all its times together, a device's mean.
+def by_block(text: str, trace: Path, num_calls: int, named: Collection[str]) -> str:
+    """The table of a program, given as text, for a trace of some calls of it; or why there is none."""
+    module = hlo.parse(text)
+    left = dict(seconds_of(trace, _name_of(text)))
+    if not left:
+        return (
+            f"The trace names no operation of {_name_of(text)}: this device's profiler gives none. Look at the trace."
+        )
+    found = program.program(module)
+    # a kernel that is called from two places has its seconds once
+    timed = [(kernel, left.pop(kernel.name, 0.0) / num_calls) for kernel in found.kernels]
+    works = blocks.by_block(timed, named)
+    opcodes = {name: each.opcode for part in module.computations.values() for name, each in part.instructions.items()}
+    rest = sum(seconds for name, seconds in left.items() if opcodes.get(name) not in _CONTAINERS) / num_calls
+    if rest:
+        works.append(blocks.Work(UNNAMED, "rest", 0.0, 0.0, rest))
+    unknown = found.num_unknown_loops
+    loops = f"\n{unknown} loops of unknown length: their FLOPs and bytes are those of one turn" if unknown else ""
+    return blocks.table(works) + loops
 
-    Raises:
-      FileNotFoundError: no trace in the folder.
-    """
-    files = sorted(epath.Path(folder).glob("plugins/profile/*/*.xplane.pb"))
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no trace of jax.profiler")
+
+def seconds_of(trace: Path, module: str) -> Mapping[str, float]:
+    """Seconds of every instruction of a program in a trace, all its times together, a device's mean."""
     totals: dict[str, float] = collections.defaultdict(float)
-    for plane in jax.profiler.ProfileData.from_file(str(files[-1])).planes:
-        for line in plane.lines:
-            for event in line.events:
-                name = dict(event.stats).get("hlo_op")
-                if name is not None:
-                    totals[str(name)] += event.duration_ns / 1e9
+    for file in trace.glob("plugins/profile/*/*.xplane.pb"):
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+            for line in plane.lines:
+                for event in line.events:
+                    facts = dict(event.stats)
+                    if facts.get("hlo_module") == module and "hlo_op" in facts:
+                        totals[str(facts["hlo_op"])] += event.duration_ns / 1e9
     return {name: total / jax.local_device_count() for name, total in totals.items()}
 
 
-def watch(function: Any, num_calls: int, workdir: epath.PathLike, params: Params) -> Any:
-    """A jitted function as it is, or `Profiled` where calls are to be; `params`: of the network in it."""
-    folder = epath.Path(workdir) / "profile"
-    return Profiled(function, folder, num_calls, blocks.names(params)) if num_calls else function
+def _name_of(text: str) -> str:
+    found = re.match(r"HloModule ([\w.\-]+)", text)
+    return found[1] if found else ""

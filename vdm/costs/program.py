@@ -61,6 +61,7 @@ class Kernel:
       flops: of matrix products and convolutions in it, each time.
       bytes: that it reads from and writes to main memory, each time, padding of tiles included.
       cycles: the compiler's own estimate of its length, each time; 0 where it has none.
+      belongs: as `op_name`; of what the compiler made anew, that of something inside it, or else of an operand.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Kernel:
     cycles: int
     where: str
     op_name: str
+    belongs: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,12 +228,12 @@ def _kernel(module: Module, computation: Computation, instruction: Instruction, 
         bytes=_bytes(module, computation, instruction),
         cycles=int(cycles[1]) if cycles else 0,
         where=module.where(instruction),
-        op_name=_op_name(module, computation, instruction),
+        op_name=instruction.op_name,
+        belongs=_belongs(module, computation, instruction),
     )
 
 
-def _op_name(module: Module, computation: Computation, instruction: Instruction) -> str:
-    """Of the JAX operation; of what the compiler made anew, that of something inside, or else of an operand."""
+def _belongs(module: Module, computation: Computation, instruction: Instruction) -> str:
     inside = [
         each.op_name for name in instruction.called("calls") for each in module.computations[name].instructions.values()
     ]

@@ -154,7 +154,9 @@ def rotated(
     """
     angle = (frame_index[..., None] * rotary_frequencies(x.shape[-1]))[:, None, None]
     pairs = angle.shape[-1]
-    sine, cosine = jnp.sin(angle), jnp.cos(angle)
+    # A product ends what XLA fuses: on CPUs it would compute sine and cosine anew for every number that they turn.
+    turns = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    sine, cosine = jnp.split(jnp.matmul(turns, jnp.eye(2 * pairs), precision="highest"), 2, axis=-1)
     first, second, rest = jnp.split(x, (pairs, 2 * pairs), axis=-1)
     turned = first * cosine - second * sine, second * cosine + first * sine
     return jnp.concatenate([*(each.astype(x.dtype) for each in turned), rest], axis=-1)
