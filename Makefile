@@ -63,6 +63,7 @@ lint: $(LINT) $(METRICS)
 	$(PY) -m experiments.metrics --check
 	$(PY) -m experiments.objectives --check
 	$(PY) -m experiments.speed --check
+	$(PY) -m experiments.speed.schedulers_table --check
 
 format: $(LINT)
 	$(VENV)/bin/ruff check --fix .

@@ -307,6 +307,8 @@ def test_a_step_that_fails_leaves_what_it_saw_and_can_be_done_again(tmp_path, ca
     assert broken and found["layers"][: len(broken)] == broken
     assert max(abs(row["parameters"]["max"]) for row in found["layers"]) > 1e15  # what the first step made of them
     (tmp_path / forensics.FILE_NAME).unlink()
+    with pytest.raises(ValueError, match="--profile=1 is of training; --replay_step=1 does one step"):
+        train.main(config, str(tmp_path), overfit=0, replay_step=1, profile=1)
     assert train.main(config, str(tmp_path), overfit=0, replay_step=1) == 0
     assert (tmp_path / forensics.FILE_NAME).read_text() == text
 

@@ -54,6 +54,8 @@ def main(config: Config, workdir: str, *, overfit: int, replay_step: int = -1, p
     if overfit:
         config.data.overfit = overfit
     if replay_step >= 0:
+        if profile:
+            raise ValueError(f"--profile={profile} is of training; --replay_step={replay_step} does one step: give one")
         print(f"what step {replay_step} sees: {replay(config, workdir, replay_step)}")
         return 0
     return 0 if train_or_tell(config, workdir, profile).status == "finished" else processes.STOPPED

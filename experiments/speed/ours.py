@@ -25,11 +25,16 @@ Work = tuple[Callable[[], None], Any, Callable[[], float]]  # the call, the para
 def make(side: str, kind: str, size: Size) -> Made:
     config = config_of(size)
     config.run.remat = "blocks" if side == "remat" else "none"
+    config.network.unet3d.compute_dtype = "bfloat16" if side == "bfloat16" else "float32"
+    jax.config.update("jax_default_matmul_precision", "default" if side == "bfloat16" else "highest")
     works = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}
     call, params, flops = works[kind](config)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
-    return Made(call, parameters, flops, versions, len(os.sched_getaffinity(0)))
+    device = jax.devices()[0]
+    on_host = device.platform == "cpu"
+    peak = None if on_host else lambda: (device.memory_stats() or {})["peak_bytes_in_use"]
+    return Made(call, parameters, flops, versions, len(os.sched_getaffinity(0)), device.device_kind, peak)
 
 
 def config_of(size: Size) -> Config:

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from experiments.speed.worker import OURS
-from experiments.speed.works import KINDS, SIZES, Pair, Size
+from experiments.speed.works import KINDS, OURS, SIZES, Pair, Size
 
 CACHES = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")  # a user's own would make some first calls short
 PEERS = Path(".venv-peers/bin/python")
@@ -62,7 +61,10 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={name: value for name, value in os.environ.items() if name not in CACHES} | dict(environment),
+            # JAX would take most of a GPU's memory at once, and the sides of a pair are there together
+            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+            | {name: value for name, value in os.environ.items() if name not in CACHES}
+            | dict(environment),
         )
         self.ready = self._answer()
 

@@ -9,7 +9,7 @@ from typing import Any
 from scipy.stats import binom
 
 from experiments.speed.scaling import THEORY, exponent
-from experiments.speed.works import KINDS, SIDES, SIZES
+from experiments.speed.works import KINDS, OURS, SIDES, SIZES
 from vdm.records.readme import table
 
 Record = Mapping[str, Any]
@@ -21,7 +21,7 @@ WORK = ["work", "dim (multipliers), clips"]
 
 def pairs(records: Records) -> str:
     """Time: a row a pair, how many times ours each other side takes."""
-    others = [side for side in SIDES if side != "ours"]
+    others = [side for side in SIDES if side != "ours" and _is_there(side, records)]
     header = [
         *WORK,
         "parameters",
@@ -36,8 +36,9 @@ def pairs(records: Records) -> str:
 def resources(records: Records) -> str:
     """Memory and the first call: a row a pair, a column a side; in brackets what is held between calls."""
     whats = "peak memory (at rest), GB", "first call, s"
-    header = [*WORK, *(f"{what}: {title}" for what in whats for title in SIDES.values())]
-    return _table(header, records, lambda record: _resources(record["sides"]))
+    sides = [side for side in SIDES if _is_there(side, records)]
+    header = [*WORK, *(f"{what}: {SIDES[side]}" for what in whats for side in sides)]
+    return _table(header, records, lambda record: _resources(record["sides"], sides))
 
 
 def _table(header: Sequence[str], records: Records, cells: Any) -> str:
@@ -48,21 +49,27 @@ def _table(header: Sequence[str], records: Records, cells: Any) -> str:
 
 
 def _times(sides: Mapping[str, Any], others: Sequence[str]) -> list[str]:
-    ours = sides["ours"]
+    ours, theirs = sides["ours"], sides.keys() - set(OURS)
     return [
         f"{ours['parameters']:,}",
-        *(f"{sides[side]['flops'] / 1e9:.3g}" for side in ("ours", "eager")),
+        *(f"{sides[side]['flops'] / 1e9:.3g}" for side in ("ours", next(side for side in SIDES if side in theirs))),
         f"{1e3 * statistics.median(ours['seconds']):.3g}",
         *(ratio(ours["seconds"], sides[side]["seconds"]) if side in sides else "" for side in others),
     ]
 
 
-def _resources(sides: Mapping[str, Any]) -> list[str]:
-    peaks = [_gigabytes(sides[side]) if side in sides else "" for side in SIDES]
-    return peaks + [f"{sides[side]['first_call']:.0f}" if side in sides else "" for side in SIDES]
+def _resources(sides: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+    peaks = [_gigabytes(sides[side]) if side in sides else "" for side in shown]
+    return peaks + [f"{sides[side]['first_call']:.0f}" if side in sides else "" for side in shown]
+
+
+def _is_there(side: str, records: Records) -> bool:
+    return any(side in record["sides"] for record in records.values())
 
 
 def _gigabytes(side: Mapping[str, Any]) -> str:
+    if "device_peak_bytes" in side:
+        return f"{side['device_peak_bytes'] / 1e9:.2f} of the device"
     return f"{side['peak_bytes'] / 1e9:.2f} ({side['bytes_at_rest'] / 1e9:.2f})"
 
 

@@ -1,9 +1,12 @@
 """Their side: video-diffusion-pytorch with Adam and an average of the weights, and diffusers' schedulers, which sample
-faster than the package's own chain of 1,000 steps; as they are, or the network under torch.compile."""
+faster than the package's own chain of 1,000 steps; as they are, or under torch.compile, or that under autocast.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import importlib.metadata
 from collections.abc import Callable
 
@@ -16,30 +19,64 @@ from experiments.speed.works import CHAIN, DDIM_STEPS, Made, Size
 
 Work = tuple[Callable[[], None], int]
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How the network is run."""
+
+    is_compiled: bool = False
+    is_autocast: bool = False
+
+    def made(self, module: torch.nn.Module) -> Callable[..., torch.Tensor]:
+        return torch.compile(module, dynamic=False) if self.is_compiled else module
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.is_autocast)
+
 
 def make(side: str, kind: str, size: Size) -> Made:
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest")
     torch._dynamo.config.recompile_limit = 256  # the package's blocks share code, and each is compiled for its sizes
     work = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}[kind]
-    call, parameters = work(size, side == "compiled")
+    call, parameters = work(size, Way(side in ("compiled", "autocast"), side == "autocast"))
     versions = {name: importlib.metadata.version(name) for name in ("torch", "video-diffusion-pytorch", "diffusers")}
-    return Made(call, parameters, lambda: _flops(work(size, False)[0]), versions, torch.get_num_threads())
+    on_gpu = DEVICE.type == "cuda"
+
+    def finished() -> None:
+        call()
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    return Made(
+        call=finished,
+        parameters=parameters,
+        flops=lambda: _flops(work(size, Way())[0]),
+        versions=versions,
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name() if on_gpu else "cpu",
+        peak_bytes=torch.cuda.max_memory_allocated if on_gpu else None,
+    )
 
 
-def _training_step(size: Size, is_compiled: bool) -> Work:
+def _training_step(size: Size, way: Way) -> Work:
     network = _network(size)
     package = video_diffusion_pytorch()
     diffusion = package.GaussianDiffusion(network, image_size=size.side, num_frames=size.frames, loss_type="l2")
+    diffusion.to(DEVICE)
     optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4, fused=True)
     average = copy.deepcopy(network)
-    clips = torch.rand(size.clips, 3, size.frames, size.side, size.side)
-    loss = torch.compile(diffusion, dynamic=False) if is_compiled else diffusion
+    clips = torch.rand(size.clips, 3, size.frames, size.side, size.side, device=DEVICE)
+    loss = way.made(diffusion)
     pairs = list(average.parameters()), list(network.parameters())
 
     def call() -> None:
         optimizer.zero_grad()
-        loss(clips).backward()
+        with way.precision():
+            value = loss(clips)
+        value.backward()
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(*pairs, 0.001)  # one call for all; the package's own loop over them takes longer
@@ -47,28 +84,28 @@ def _training_step(size: Size, is_compiled: bool) -> Work:
     return call, _count(network)
 
 
-def _forward_pass(size: Size, is_compiled: bool) -> Work:
+def _forward_pass(size: Size, way: Way) -> Work:
     network = _network(size).eval()
-    apply = torch.compile(network, dynamic=False) if is_compiled else network
-    xt, steps = _noise(size), torch.full((size.clips,), 500)
+    apply = way.made(network)
+    xt, steps = _noise(size), torch.full((size.clips,), 500, device=DEVICE)
 
     def call() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), way.precision():
             apply(xt, steps)
 
     return call, _count(network)
 
 
-def _ddim(size: Size, is_compiled: bool) -> Work:
+def _ddim(size: Size, way: Way) -> Work:
     network = _network(size).eval()
-    apply = torch.compile(network, dynamic=False) if is_compiled else network
+    apply = way.made(network)
     scheduler = diffusers.DDIMScheduler(**_CHAIN, set_alpha_to_one=True)
-    return _sampling(lambda x, step: apply(x, step.expand(size.clips)), scheduler, DDIM_STEPS, size), _count(network)
+    call = _sampling(lambda x, step: apply(x, step.to(DEVICE).expand(size.clips)), scheduler, DDIM_STEPS, size, way)
+    return call, _count(network)
 
 
-def _loop(size: Size, is_compiled: bool) -> Work:
-    scheduler = diffusers.DDPMScheduler(**_CHAIN)
-    return _sampling(lambda x, step: torch.zeros_like(x), scheduler, CHAIN, size), 0
+def _loop(size: Size, way: Way) -> Work:
+    return _sampling(lambda x, step: torch.zeros_like(x), diffusers.DDPMScheduler(**_CHAIN), CHAIN, size, way), 0
 
 
 _CHAIN = {
@@ -84,23 +121,26 @@ def _sampling(
     scheduler: diffusers.SchedulerMixin,
     num_steps: int,
     size: Size,
+    way: Way,
 ) -> Callable[[], None]:
     def call() -> None:
         scheduler.set_timesteps(num_steps)
         x = _noise(size)
         with torch.inference_mode():
             for step in scheduler.timesteps:
-                x = scheduler.step(predict(x, step), step, x).prev_sample
+                with way.precision():
+                    predicted = predict(x, step)
+                x = scheduler.step(predicted, step, x).prev_sample
 
     return call
 
 
 def _network(size: Size) -> torch.nn.Module:
-    return video_diffusion_pytorch().Unet3D(dim=size.dim, dim_mults=size.multipliers)
+    return video_diffusion_pytorch().Unet3D(dim=size.dim, dim_mults=size.multipliers).to(DEVICE)
 
 
 def _noise(size: Size) -> torch.Tensor:
-    return torch.randn(size.clips, 3, size.frames, size.side, size.side)
+    return torch.randn(size.clips, 3, size.frames, size.side, size.side, device=DEVICE)
 
 
 def _flops(call: Callable[[], None]) -> float:

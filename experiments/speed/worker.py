@@ -18,10 +18,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.speed.works import Size
+from experiments.speed.works import OURS, Size
 from vdm.runtime.host_memory import keep_freed_memory
-
-OURS = ("ours", "remat")
 
 
 def main() -> None:
@@ -44,6 +42,7 @@ def main() -> None:
         parameters=made.parameters,
         versions=made.versions,
         threads=made.threads,
+        device=made.device,
         peak_bytes_of_first_call=peak_bytes(),
     )
     made.call()  # what only the second call does is over, too
@@ -51,7 +50,8 @@ def main() -> None:
     at_rest = peak_bytes()
     for line in sys.stdin:
         tell(seconds=[timed(made.call) for _ in range(int(line))])
-    tell(peak_bytes=peak_bytes(), bytes_at_rest=at_rest, flops=made.flops())
+    on_device = {} if made.peak_bytes is None else {"device_peak_bytes": made.peak_bytes()}
+    tell(peak_bytes=peak_bytes(), bytes_at_rest=at_rest, **on_device, flops=made.flops())
 
 
 def timed(call: Callable[[], None]) -> float:

@@ -47,6 +47,8 @@ class Made:
       flops: counts those of its products of matrices and convolutions, each side by its own counter.
       versions: of the packages that do it.
       threads: that it may use.
+      device: the name of what computes.
+      peak_bytes: the most that a device with a memory of its own has held; None: it computes in the process's.
     """
 
     call: Callable[[], None]
@@ -54,13 +56,17 @@ class Made:
     flops: Callable[[], float]
     versions: dict[str, str]
     threads: int
+    device: str
+    peak_bytes: Callable[[], int] | None = None
 
 
 SIZES = {
     "small": Size(16, (1, 2, 4), 8, 16, clips=4),
     "main": Size(32, (1, 2, 4), 16, 32, clips=1),
     "wide": Size(64, (1, 2, 4), 16, 32, clips=1),
+    "large": Size(128, (1, 2, 4, 8), 16, 64, clips=4),
 }
+ON_TWO_CORES = ("small", "main", "wide")
 KINDS = {
     "train": "training step",
     "forward": "forward pass",
@@ -68,16 +74,22 @@ KINDS = {
     "loop": "1,000 ancestral steps around a network that does nothing",
 }
 DDIM_STEPS, CHAIN = 50, 1000
-SIDES = {  # ours; ours with blocks computed again in the backward pass; PyTorch as it is, and under torch.compile
+SIDES = {
     "ours": "ours",
-    "remat": "ours, blocks computed again",
+    "remat": "ours, blocks computed again",  # in the backward pass
+    "bfloat16": "ours, bfloat16",
     "eager": "PyTorch",
     "compiled": "torch.compile",
+    "autocast": "torch.compile, bfloat16",  # PyTorch's autocast
 }
+OURS = ("ours", "remat", "bfloat16")
 PAIRS = {
-    **{f"train_{size}": Pair("train", size, ("ours", "remat", "eager", "compiled")) for size in SIZES},
-    **{f"forward_{size}": Pair("forward", size, ("ours", "eager", "compiled")) for size in SIZES},
+    **{f"train_{size}": Pair("train", size, ("ours", "remat", "eager", "compiled")) for size in ON_TWO_CORES},
+    **{f"forward_{size}": Pair("forward", size, ("ours", "eager", "compiled")) for size in ON_TWO_CORES},
     "ddim_small": Pair("ddim", "small", ("ours", "eager", "compiled")),
     "ddim_main": Pair("ddim", "main", ("ours", "eager", "compiled")),
     "loop_main": Pair("loop", "main", ("ours", "eager")),
+}
+ON_A_GPU = {  # asked for by name
+    f"{kind}_large": Pair(kind, "large", ("ours", "bfloat16", "compiled", "autocast")) for kind in ("train", "ddim")
 }
