@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
-from experiments.speed import feeding, pairs, scaling, starts, tables
+from experiments.speed import feeding, kernels, pairs, scaling, starts, tables
 from experiments.speed.works import ON_A_GPU, PAIRS
 from vdm.records.environment import read_environment
 from vdm.records.readme import replace_block
@@ -32,6 +32,7 @@ PARTS = {name: functools.partial(pairs.measured, pair) for name, pair in ALL_PAI
     "starts": starts.measured,
     "feeding": feeding.measured,
     "scaling": scaling.measured,
+    "kernels": kernels.measured,
 }
 
 
@@ -66,6 +67,7 @@ def pages() -> dict[Path, str]:
         "starts": tables.starts(found.get("starts")),
         "feeding": tables.feeding(found.get("feeding"), of_pairs),
         "scaling": tables.scaling(found.get("scaling")),
+        "kernels": tables.kernels(found.get("kernels")),
     }.items():
         text = replace_block(text, block, made)
     return {PAGE: text}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from configs import video_diffusion_pytorch
 from experiments.speed.works import CHAIN, DDIM_STEPS, Made, Size
 from vdm import build, sample, steps, train
 from vdm.costs import jaxpr
+from vdm.nets import module
+from vdm.nets.attention import KINDS
 from vdm.types import Condition, Config, Prediction
 
 Work = tuple[Callable[[], None], Any, Callable[[], float]]  # the call, the parameters, what counts its FLOPs
@@ -28,6 +31,7 @@ def make(side: str, kind: str, size: Size) -> Made:
     config.network.unet3d.compute_dtype = "bfloat16" if side == "bfloat16" else "float32"
     jax.config.update("jax_default_matmul_precision", "default" if side == "bfloat16" else "highest")
     works = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}
+    works |= {name: functools.partial(_attention, name) for name in KINDS}
     call, params, flops = works[kind](config)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
@@ -112,6 +116,32 @@ def _sampling(experiment: build.Experiment) -> Work:
             jax.block_until_ready(draw(params, indices))
 
     return call, params, lambda: _flops(experiment, draw, params, indices)
+
+
+def _attention(kind: str, config: Config) -> Work:
+    """An attention of the first level, and the gradients of its parameters and input."""
+    unet, data, rest = config.network.unet3d, config.data, {}
+    if kind == "temporal":
+        rest = {"position": unet.position}
+    build_one = functools.partial(
+        KINDS[kind], unet.channels, unet.num_heads, unet.head_dim, norm=unet.attention_norm, groups=unet.groups, **rest
+    )
+    part = module.split("attention", lambda rngs: build_one(rngs=rngs))
+    params = part.init(jax.random.key(0))
+    shape = (data.batch_size, data.num_frames, data.height, data.width, unet.channels)
+    x = jax.random.normal(jax.random.key(1), shape)
+    index = jnp.tile(jnp.arange(data.num_frames), (data.batch_size, 1))
+    bias = jnp.zeros((data.batch_size, unet.num_heads, data.num_frames, data.num_frames))
+    told = (index, None, bias) if kind == "temporal" else ()
+
+    @jax.jit
+    def gradients(params: Any, x: jax.Array) -> Any:
+        return jax.grad(lambda params, x: jnp.mean(part.call(params, x, *told) ** 2), argnums=(0, 1))(params, x)
+
+    def call() -> None:
+        jax.block_until_ready(gradients(params, x))
+
+    return call, params, lambda: jaxpr.work(gradients, params, x).flops
 
 
 def _flops(experiment: build.Experiment, function: Callable[..., Any], *given: Any) -> float:

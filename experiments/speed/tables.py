@@ -117,3 +117,15 @@ def scaling(record: Record | None) -> str:
             laws = (f"{exponent(found['numbers'], found[of]):.2f}" for of in ("seconds", "bytes", "flops"))
             rows.append([what, ", ".join(f"{number:.0f}" for number in found["numbers"]), *laws, THEORY[what]])
     return table(["what grows", "to", "time", "memory", "FLOPs", "in theory"], rows)
+
+
+def kernels(record: Record | None) -> str:
+    """Rates of products, and the ways to do the same beside each other."""
+    if record is None:
+        return NONE_YET
+    rates = ", ".join(f"{rate / 1e9:,.0f} GFLOPs a second in {name}" for name, rate in record["products"].items())
+    rows = [
+        [title, ", ".join(f"{way} {1e3 * seconds:.2f}" for way, seconds in found.items())]
+        for title, found in record["seconds"].items()
+    ]
+    return f"Products of matrices on {record['device']}: {rates}.\n\n{table(['kernel', 'ms'], rows)}"

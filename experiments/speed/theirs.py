@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import importlib.metadata
 from collections.abc import Callable
 
@@ -40,7 +41,8 @@ def make(side: str, kind: str, size: Size) -> Made:
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest")
     torch._dynamo.config.recompile_limit = 256  # the package's blocks share code, and each is compiled for its sizes
-    work = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}[kind]
+    works = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}
+    work = (works | {name: functools.partial(_attention, name) for name in ("linear", "temporal", "spatial")})[kind]
     call, parameters = work(size, Way(side in ("compiled", "autocast"), side == "autocast"))
     versions = {name: importlib.metadata.version(name) for name in ("torch", "video-diffusion-pytorch", "diffusers")}
     on_gpu = DEVICE.type == "cuda"
@@ -133,6 +135,33 @@ def _sampling(
                 x = scheduler.step(predicted, step, x).prev_sample
 
     return call
+
+
+def _attention(kind: str, size: Size, way: Way) -> Work:
+    """An attention of the first level in its norm and residual, and the gradients of its parameters and input."""
+    package, heads, width = video_diffusion_pytorch(), 8, 32
+    if kind == "linear":
+        inner = package.SpatialLinearAttention(size.dim, heads=heads, dim_head=width)
+    else:
+        rotary = package.RotaryEmbedding(width) if kind == "temporal" else None
+        tokens = "b (h w) f c" if kind == "temporal" else "b f (h w) c"
+        attention = package.Attention(size.dim, heads=heads, dim_head=width, rotary_emb=rotary)
+        inner = package.EinopsToAndFrom("b c f h w", tokens, attention)
+    layer = package.Residual(package.PreNorm(size.dim, inner)).to(DEVICE)
+    apply = way.made(layer)
+    shape = (size.clips, size.dim, size.frames, size.side, size.side)
+    x = torch.randn(shape, device=DEVICE, requires_grad=True)
+    bias = torch.zeros(heads, size.frames, size.frames, device=DEVICE)
+    told = {"pos_bias": bias} if kind == "temporal" else {}
+
+    def call() -> None:
+        layer.zero_grad()
+        x.grad = None
+        with way.precision():
+            value = apply(x, **told).square().mean()
+        value.backward()
+
+    return call, _count(layer)
 
 
 def _network(size: Size) -> torch.nn.Module:

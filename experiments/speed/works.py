@@ -72,6 +72,9 @@ KINDS = {
     "forward": "forward pass",
     "ddim": "50 steps of DDIM",
     "loop": "1,000 ancestral steps around a network that does nothing",
+    "linear": "linear attention, with gradients",
+    "temporal": "temporal attention, with gradients",
+    "spatial": "spatial attention, with gradients",
 }
 DDIM_STEPS, CHAIN = 50, 1000
 SIDES = {
@@ -89,6 +92,9 @@ PAIRS = {
     "ddim_small": Pair("ddim", "small", ("ours", "eager", "compiled")),
     "ddim_main": Pair("ddim", "main", ("ours", "eager", "compiled")),
     "loop_main": Pair("loop", "main", ("ours", "eager")),
+    "linear_main": Pair("linear", "main", ("ours", "eager", "compiled")),
+    "temporal_main": Pair("temporal", "main", ("ours", "eager", "compiled")),
+    "spatial_small": Pair("spatial", "small", ("ours", "eager", "compiled")),
 }
 ON_A_GPU = {  # asked for by name
     f"{kind}_large": Pair(kind, "large", ("ours", "bfloat16", "compiled", "autocast")) for kind in ("train", "ddim")

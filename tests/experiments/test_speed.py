@@ -1,12 +1,15 @@
 """The study of speed: our side's works at a toy size, and what is made of what workers tell."""
 
+import dataclasses
 import logging
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from experiments.speed import feeding, ours, pairs, scaling, tables, worker
+from experiments.speed import feeding, kernels, ours, pairs, scaling, tables, worker
 from experiments.speed.works import SIZES, Pair, Size
 from vdm import build
 
@@ -27,6 +30,18 @@ def test_a_thousand_steps_of_sampling_are_one_program(caplog):
     compiled = [message for message in caplog.messages if "Finished XLA compilation of jit(sample)" in message]
     assert len(compiled) == 1, caplog.messages
     assert made.parameters == 0
+
+
+@pytest.mark.parametrize("kind", ["linear", "temporal", "spatial"])
+def test_an_attention_counts_its_products_and_their_gradients(kind):
+    """Projections and the attention itself, and twice as much for gradients of both factors."""
+    size = dataclasses.replace(TOY, frames=4)
+    rows, inner = 2 * 4 * 8 * 8, 8 * 32
+    tokens = {"linear": 32, "temporal": 4, "spatial": 8 * 8}[kind]  # the linear one's context is head_dim x head_dim
+    products = 4 * rows * 8 * inner + 2 * rows * inner * tokens
+    found = ours.make("ours", kind, size)
+    assert found.flops() == pytest.approx(3 * 2 * products, rel=0.02)
+    assert found.parameters == 8 + 4 * 8 * inner + (8 if kind == "linear" else 0)
 
 
 class Told:
@@ -108,5 +123,17 @@ def test_pages_are_made_of_whole_records(monkeypatch):
     rates = {"videos_a_second": 7.5, "clips_a_second": {"small": {"moving_shapes": 800.0, "folder": 80.0}}}
     step = {"train_small": {"sides": {"ours": {"seconds": [0.5]}}}}  # four clips
     assert "| 800 (100 times) | 80 (10 times) | 8.0 |" in tables.feeding(rates, step)
+    rates = {"device": "cpu", "products": {"float32": 2e11}, "seconds": {"attention": {"ours": 0.002, "JAX's": 0.004}}}
+    assert "| attention | ours 2.00, JAX's 4.00 |" in tables.kernels(rates)
     law = {"numbers": [2.0, 4.0], "seconds": [1.0, 2.0], "bytes": [3.0, 3.0], "flops": [1.0, 4.0]}
     assert "| clips | 2, 4 | 1.00 | 0.00 | 2.00 | 1 in all |" in tables.scaling({"clips": law, "environment": {}})
+
+
+def test_ways_to_do_the_same_do_the_same(monkeypatch):
+    """Convolutions of frames as 2-D and 3-D ones, attention as ours and JAX's."""
+    flat, solid = (kernel() for kernel in kernels.convolutions(2, 3, 4, 8, jnp.float32).values())
+    np.testing.assert_allclose(flat, solid, rtol=1e-4, atol=1e-4)
+    mine, theirs = (kernel() for kernel in kernels.attentions(2, 5, 3, 8, jnp.float32, on_gpu=False).values())
+    np.testing.assert_allclose(mine.swapaxes(1, 2), theirs, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(kernels, "ROUNDS", 1)
+    assert kernels.timed({"product": kernels.product(64, jnp.float32)})["product"] > 0
