@@ -1,10 +1,9 @@
 """Products of many small matrices with gradients that CPUs are fast at.
 
 Of the three forms a b, a b^T and a^T b XLA has kernels for the first two on CPUs; the third, which a product's gradient
-by its second factor takes, it computes many times slower (a training step with attention over 16 frames at 32x32 pixels
-took 1.3 times as long). So there the gradient's other factor is turned first. A compiler that moves the turning into
-the product would bring the slow form back, which the barriers prevent. The rules are of forward mode, and reverse mode
-is their transpose: both work, and under `vmap`.
+by its second factor takes, it computes many times slower (experiments/speed/changes.md). So there the gradient's other
+factor is turned first. A compiler that moves the turning into the product would bring the slow form back, which the
+barriers prevent. The rules are of forward mode, and reverse mode is their transpose: both work, and under `vmap`.
 """
 
 from __future__ import annotations
