@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -16,8 +17,10 @@ from etils import epath
 
 from configs import video_diffusion_pytorch
 from experiments.speed.works import CHAIN, DDIM_STEPS, Made, Size
-from vdm import build, sample, steps, train
+from vdm import build, likelihoods, sample, steps, train
 from vdm.costs import jaxpr
+from vdm.diffusion import bound
+from vdm.metrics.features import extractor
 from vdm.nets import module
 from vdm.nets.attention import KINDS
 from vdm.types import Condition, Config, Prediction
@@ -31,6 +34,7 @@ def make(side: str, kind: str, size: Size) -> Made:
     config.network.unet3d.compute_dtype = "bfloat16" if side == "bfloat16" else "float32"
     jax.config.update("jax_default_matmul_precision", "default" if side == "bfloat16" else "highest")
     works = {"train": _training_step, "forward": _forward_pass, "ddim": _ddim, "loop": _loop}
+    works |= {"bound": _bound, "features": _features}
     works |= {name: functools.partial(_attention, name) for name in KINDS}
     call, params, flops = works[kind](config)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -52,9 +56,8 @@ def config_of(size: Size) -> Config:
 def _training_step(config: Config) -> Work:
     experiment = build.experiment(config)
     state, _ = train.start(experiment, epath.Path("/nonexistent"))
-    batches = steps.device_batches(experiment, 0)
-    batch = next(batches)
-    batches.close()
+    with contextlib.closing(steps.device_batches(experiment, 0)) as batches:
+        batch = next(batches)
     step = steps.make_step(experiment)
     kept = [state, steps.make_window(experiment.mesh)()]
 
@@ -116,6 +119,32 @@ def _sampling(experiment: build.Experiment) -> Work:
             jax.block_until_ready(draw(params, indices))
 
     return call, params, lambda: _flops(experiment, draw, params, indices)
+
+
+def _bound(config: Config) -> Work:
+    config.scores.num_levels = 32
+    experiment = build.experiment(config)
+    params = jax.jit(experiment.network.init)(jax.random.key(0))
+    with contextlib.closing(steps.device_batches(experiment, 0)) as batches:
+        batch = next(batches)
+    bits = jax.jit(likelihoods.make_bound(experiment, params))
+
+    def call() -> None:
+        with jax.set_mesh(experiment.mesh):
+            jax.block_until_ready(bits(params, batch))
+
+    return call, params, lambda: _flops(experiment, bits, params, batch)
+
+
+def _features(config: Config) -> Work:
+    seen, data = extractor.i3d_kinetics(), config.data
+    clips = jnp.zeros((data.batch_size, data.num_frames, data.height, data.width, 3), jnp.uint8)
+    features = jax.jit(lambda weights, clips: seen.features(weights, bound.to_float(clips), "centres"))
+
+    def call() -> None:
+        jax.block_until_ready(features(seen.weights, clips))
+
+    return call, seen.weights, lambda: jaxpr.work(features, seen.weights, clips).flops
 
 
 def _attention(kind: str, config: Config) -> Work:

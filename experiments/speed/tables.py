@@ -52,7 +52,8 @@ def _times(sides: Mapping[str, Any], others: Sequence[str]) -> list[str]:
     ours, theirs = sides["ours"], sides.keys() - set(OURS)
     return [
         f"{ours['parameters']:,}",
-        *(f"{sides[side]['flops'] / 1e9:.3g}" for side in ("ours", next(side for side in SIDES if side in theirs))),
+        f"{ours['flops'] / 1e9:.3g}",
+        next((f"{sides[side]['flops'] / 1e9:.3g}" for side in SIDES if side in theirs), ""),
         f"{1e3 * statistics.median(ours['seconds']):.3g}",
         *(ratio(ours["seconds"], sides[side]["seconds"]) if side in sides else "" for side in others),
     ]

@@ -75,6 +75,8 @@ KINDS = {
     "linear": "linear attention, with gradients",
     "temporal": "temporal attention, with gradients",
     "spatial": "spatial attention, with gradients",
+    "bound": "bits/dim of a batch by the bound, 32 levels",
+    "features": "features of a batch for FVD (I3D)",
 }
 DDIM_STEPS, CHAIN = 50, 1000
 SIDES = {
@@ -95,6 +97,8 @@ PAIRS = {
     "linear_main": Pair("linear", "main", ("ours", "eager", "compiled")),
     "temporal_main": Pair("temporal", "main", ("ours", "eager", "compiled")),
     "spatial_small": Pair("spatial", "small", ("ours", "eager", "compiled")),
+    "bound_small": Pair("bound", "small", ("ours",)),  # nobody else here has these two
+    "features_main": Pair("features", "main", ("ours",)),
 }
 ON_A_GPU = {  # asked for by name
     f"{kind}_large": Pair(kind, "large", ("ours", "bfloat16", "compiled", "autocast")) for kind in ("train", "ddim")
