@@ -28,8 +28,10 @@ def measured(pair: Pair, rounds: int = ROUNDS, seconds_a_turn: float = SECONDS_A
       ValueError: sides with unlike numbers of parameters, which do not do the same work.
     """
     with tempfile.TemporaryDirectory(prefix="vdm_speed_") as folder:
-        own_caches = {side: {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/{side}"} for side in pair.sides}
-        workers = {side: Worker(side, pair.kind, SIZES[pair.size], own_caches[side]) for side in pair.sides}
+        workers = {
+            side: Worker(side, pair.kind, SIZES[pair.size], {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/{side}"})
+            for side in pair.sides
+        }
         counts = {side: worker.ready["parameters"] for side, worker in workers.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"not the same network: {counts} parameters")

@@ -234,13 +234,14 @@ def _kernel(module: Module, computation: Computation, instruction: Instruction, 
 
 
 def _belongs(module: Module, computation: Computation, instruction: Instruction) -> str:
+    if instruction.op_name:
+        return instruction.op_name
     inside = [
         each.op_name for name in instruction.called("calls") for each in module.computations[name].instructions.values()
     ]
-    operands = [
-        computation.instructions[name].op_name for name in instruction.operands if name in computation.instructions
-    ]
-    return next((name for name in (instruction.op_name, *reversed(inside), *operands) if name), "")
+    operands = (computation.instructions.get(name) for name in instruction.operands)
+    around = (each.op_name for each in operands if each is not None)
+    return next((name for name in (*reversed(inside), *around) if name), "")
 
 
 def _flops(module: Module, computation: Computation, instruction: Instruction) -> float:
