@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -67,9 +68,11 @@ def record(name: str) -> dict[str, Any]:
 def seen(name: str, extractor: Extractor) -> dict[str, Float[np.ndarray, "n d"]]:
     """Features of the reference, of undistorted clips and of every rung, from `KEPT` where those of these clips are."""
     see = scoring.make_features(meshes.make_mesh(), extractor, BATCH_SIZE)
+    sets = grid.sets(name)
+    seen_by = f"{extractor.sha256} {_program(extractor, sets['reference'])}".encode()
 
     def features(title: str, clips: Clips) -> Float[np.ndarray, "n d"]:
-        key = hashlib.sha256(clips.tobytes() + extractor.sha256.encode()).hexdigest()[:12]
+        key = hashlib.sha256(clips.tobytes() + seen_by).hexdigest()[:12]
         file = KEPT / name / extractor.name / f"{title.replace(' ', '_')}_{key}.npy"
         if not file.exists():
             print(f"{name}, {extractor.name}: {title}", flush=True)
@@ -79,7 +82,13 @@ def seen(name: str, extractor: Extractor) -> dict[str, Float[np.ndarray, "n d"]]
             partial.rename(file)
         return np.load(file)
 
-    return {title: features(title, clips) for title, clips in grid.sets(name).items()}
+    return {title: features(title, clips) for title, clips in sets.items()}
+
+
+def _program(extractor: Extractor, clips: Clips) -> str:
+    """What computes the features: other code gives other features from the same weights and clips."""
+    some = jax.ShapeDtypeStruct((BATCH_SIZE, *clips.shape[1:]), np.float32)
+    return jax.jit(extractor.features, static_argnums=2).lower(extractor.weights, some, "centres").as_text()
 
 
 if __name__ == "__main__":
