@@ -27,6 +27,7 @@ from vdm.records.readme import replace_block
 
 HERE = Path(__file__).parent
 RECORDS, PAGE = HERE / "records", HERE / "README.md"
+FRONT = HERE.parents[1] / "README.md"
 ALL_PAIRS = PAIRS | ON_A_GPU
 PARTS = {name: functools.partial(pairs.measured, pair) for name, pair in ALL_PAIRS.items()} | {
     "starts": starts.measured,
@@ -70,7 +71,7 @@ def pages() -> dict[Path, str]:
         "kernels": tables.kernels(found.get("kernels")),
     }.items():
         text = replace_block(text, block, made)
-    return {PAGE: text}
+    return {PAGE: text, FRONT: replace_block(FRONT.read_text(), "speed", tables.front(of_pairs))}
 
 
 if __name__ == "__main__":

@@ -33,6 +33,21 @@ def pairs(records: Records) -> str:
     return _table(header, records, lambda record: _times(record["sides"], others))
 
 
+def front(records: Records) -> str:
+    """The front page's: a row a pair that a peer has part in, how many times ours each peer takes, and memory."""
+    compared = {name: record for name, record in records.items() if record["sides"].keys() - set(OURS)}
+    peers = [side for side in SIDES if side not in OURS and _is_there(side, compared)]
+    header = [*WORK, "ours, ms", *(f"{SIDES[each]}: times ours" for each in peers), "peak memory, GB: ours"]
+    header += [SIDES[each] for each in peers]
+
+    def cells(record: Record) -> list[str]:
+        sides = record["sides"]
+        ours, *times = _times(sides, peers)[3:]
+        return [ours, *times, *(_peak(sides[side]) if side in sides else "" for side in ("ours", *peers))]
+
+    return _table(header, compared, cells)
+
+
 def resources(records: Records) -> str:
     """Memory and the first call: a row a pair, a column a side; in brackets what is held between calls."""
     whats = "peak memory (at rest), GB", "first call, s"
@@ -69,9 +84,13 @@ def _is_there(side: str, records: Records) -> bool:
 
 
 def _gigabytes(side: Mapping[str, Any]) -> str:
+    return _peak(side) + ("" if "device_peak_bytes" in side else f" ({side['bytes_at_rest'] / 1e9:.2f})")
+
+
+def _peak(side: Mapping[str, Any]) -> str:
     if "device_peak_bytes" in side:
         return f"{side['device_peak_bytes'] / 1e9:.2f} of the device"
-    return f"{side['peak_bytes'] / 1e9:.2f} ({side['bytes_at_rest'] / 1e9:.2f})"
+    return f"{side['peak_bytes'] / 1e9:.2f}"
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:

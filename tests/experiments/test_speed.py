@@ -117,6 +117,8 @@ def test_pages_are_made_of_whole_records(monkeypatch):
     assert all("jax" in side["versions"] and side["first_call"] > 0 for side in ours_then_remat)
     record = {"kind": "train", "size": "small", "sides": {**found["sides"], "eager": ours_then_remat[0]}}
     times, resources = (made({"train_small": record}).splitlines() for made in (tables.pairs, tables.resources))
+    front = tables.front({"train_small": record, "bound_small": found}).splitlines()  # what no peer does is not there
+    assert len(front) == 3 and front[0].count("|") == front[2].count("|") == 7 and "| 1.00 (1.00 to 1.00) |" in front[2]
     assert len(times) == len(resources) == 3 and "| 1.00 (1.00 to 1.00) |" in times[2]
     seconds = {"imports": [1.0, 3.0, 2.0], "first_step": [5.0, 4.0, 9.0]}
     assert "| cold | 2.0 | 5.0 | 7.0 (6.0 to 11.0) |" in tables.starts({"seconds": {"cold": seconds}})
