@@ -16,7 +16,7 @@ CORE = {"types", "diffusion", "tasks", "metrics", "nets", "data"}
 VERBS = {"train", "sample", "evaluate", "compare", "plan", "check", "publish", "verify", "__main__"}
 # what verbs share
 SHARED = {"validation", "steps", "forensics", "scoring", "likelihoods", "traces"}
-SHARED |= {"arms", "selection", "variance", "assembly"}  # parts of a comparison
+SHARED |= {"arms", "effort", "selection", "variance", "assembly"}  # parts of a comparison
 ROOMS_OF_VERBS = {"runtime", "records", "costs", "refusals", "build", "configs"} | SHARED
 # room -> the rooms that it may import, besides itself
 ARROWS: dict[str, set[str]] = {
@@ -38,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "likelihoods": CORE | {"runtime", "records", "build", "validation"},
     "traces": CORE | {"runtime", "costs", "build", "steps"},
     "arms": CORE | {"configs", "runtime", "records", "build", "evaluate", "likelihoods", "traces"},
+    "effort": CORE | {"runtime", "records", "build", "steps", "arms"},
     "variance": CORE | {"records", "build", "evaluate", "sample", "arms"},
     "selection": CORE | {"runtime", "records", "build", "validation", "forensics", "train", "arms"},
     "assembly": CORE | {"runtime", "records", "build", "evaluate", "sample", "arms"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -15,15 +16,19 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from scipy import stats
 
 from configs import base, demo
 from tests import tiny
 from tests.test_train import REPOSITORY, assert_bitwise_equal, saved_state
-from vdm import arms, assembly, build, compare, evaluate, likelihoods, sample, train
+from vdm import arms, assembly, build, compare, evaluate, likelihoods, sample, steps, train
 from vdm.__main__ import main as run_main
+from vdm.diffusion import objectives
 from vdm.records import record
 from vdm.records.comparison import OverSeeds
 from vdm.runtime import checkpoints, processes
@@ -144,6 +149,66 @@ def test_all_arms_start_from_the_same_parameters_and_noise(compared):
     correlation = np.corrcoef(clips["ddpm"].ravel(), clips["vp"].ravel())[0, 1]
     other = np.corrcoef(clips["ddpm"].ravel(), np.roll(clips["vp"], 1, axis=0).ravel())[0, 1]
     assert correlation > 0.9 > other
+
+
+def seen_in_step(config, step, monkeypatch):
+    """What a step of an arm learns from: clips, noise and u of the batch, as the jitted step has them, and log-SNR."""
+    experiment, given = build.experiment(config), []
+    loss = objectives.loss
+
+    def spy(objective, predict, x0, noise, t):
+        given[:] = x0, noise
+        return loss(objective, predict, x0, noise, t)
+
+    monkeypatch.setattr(objectives, "loss", spy)
+
+    @jax.jit
+    def see(state, batch):
+        examples, _ = steps.drawn(experiment, state, batch)
+        _, log_snr = steps.losses_of(experiment, state.step, state.params, examples)
+        return *given, examples[1], log_snr
+
+    with jax.set_mesh(experiment.mesh), contextlib.closing(steps.device_batches(experiment, step)) as batches:
+        state = dataclasses.replace(experiment.first_state(), step=jnp.asarray(step, jnp.int32))
+        return *map(np.asarray, see(state, next(batches))), jax.tree.map(np.asarray, state.params)
+
+
+def level_of_ddpm(u):
+    """Of {1, ..., 1000}/1000 from the noisy end, on betas from 1e-4 to 0.02 (Ho et al. 2020, section 4)."""
+    alpha_squared = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[999 - np.floor(u * 1000).astype(int)]
+    return np.log(alpha_squared / (1 - alpha_squared))
+
+
+def level_of_vp(u):
+    """Of t uniform in (0.001, 1], from the noisy end (Song et al. 2021, equation 33)."""
+    t = 1 - (1 - 1e-3) * u
+    log_alpha = -0.25 * t**2 * (20 - 0.1) - 0.5 * t * 0.1
+    return 2 * log_alpha - np.log(-np.expm1(2 * log_alpha))
+
+
+def level_of_edm(u):
+    """Of log sigma normal, -1.2 and 1.2, within 0.002 to 80 (Karras et al. 2022, table 1); log-SNR is -2 log sigma."""
+    low, high = ((-2 * np.log(sigma) - 2.4) / 2.4 for sigma in (80, 0.002))
+    return stats.truncnorm(low, high, loc=2.4, scale=2.4).ppf(u)
+
+
+@pytest.mark.feature("O20")
+def test_in_a_step_all_arms_see_the_same_clips_noise_and_u_and_each_its_own_level_of_it(monkeypatch):
+    config = grid()
+    changes = {"schedule": {"name": "edm"}, "objective": {"target": "edm", "times": {"name": "log_normal_sigma"}}}
+    with config.unlocked():
+        config.compare.arm.edm = base.arm("EDM", "log sigma normal", changes)
+    levels = {"ddpm": level_of_ddpm, "vp": level_of_vp, "edm": level_of_edm}
+    seen = {name: seen_in_step(arms.config_of(config, name, 0), 3, monkeypatch) for name in levels}
+    x0, noise, u, _, params = seen["vp"]
+    assert x0.shape == noise.shape == (8, 4, 8, 8, 3) and len(set(np.floor(8 * u))) == 8, "u is spread over the batch"
+    for name, level in levels.items():
+        for ours, theirs in zip(seen[name][:3], (x0, noise, u), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        jax.tree.map(np.testing.assert_array_equal, seen[name][4], params)
+        np.testing.assert_allclose(seen[name][3], np.repeat(level(u.astype(float))[:, None], 4, axis=1), atol=2e-3)
+    other = seen_in_step(arms.config_of(config, "vp", 1), 3, monkeypatch)
+    assert all((one != two).any() for one, two in zip(other[:3], (x0, noise, u), strict=True))
 
 
 def test_seeds_are_compared_seed_by_seed(compared):

@@ -88,6 +88,9 @@ def test_a_card_is_not_written_over_other_things_or_of_nothing(trained, capsys, 
     done = dataclasses.replace(record.read(trained), metrics=(), evaluated_step=None)
     record.write(tmp_path, done)
     assert "holds no scores; run `python -m vdm evaluate`" in refused(f"--workdir={tmp_path}", "--out=x")
+    record.write(tmp_path, dataclasses.replace(record.read(trained), curves={}))  # as of config.run.num_steps = 0
+    assert "this run logged no training loss" in refused(f"--workdir={tmp_path}", f"--out={tmp_path / 'card'}")
+    assert not (tmp_path / "card").exists()
 
 
 @pytest.mark.feature("R9")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -11,13 +12,14 @@ from etils import epath
 
 from configs import base
 from tests import tiny
-from vdm import arms, build, compare, selection, train, validation
+from vdm import arms, build, compare, effort, selection, train, validation
 from vdm.records import record
 from vdm.records.comparison import Selection, Tried
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
 
 FACTORS = (0.5, 1.0, 2.0)
+NONE = record.EffectiveWeight((), ())
 
 
 def config_of(**select):
@@ -207,19 +209,50 @@ def test_it_is_said_beforehand_how_much_it_will_be(compared):
     flops = {"vp": 3e6, "untrained": 3e6}
     plan = compare.checked(config_of(), epath.Path(folder / "nowhere"))
     assert len(plan) == 3 + 2  # trials, and the grid
-    said = "5 runs or more, 2.4e+07 FLOPs of the model, of which 0 are done: hours unknown to go"
-    assert compare.effort(plan, flops) == said
+    said = "5 runs or more, 2.4e+07 FLOPs of the model, of which 0 are done: about 0.013 hours to go of training, by 3 "
+    # four runs that compile for 10 s, and 8 steps of 1 s
+    timed = next(cell for cell in plan if cell.arm == "vp"), effort.Timed(10.0, 1.0)
+    assert effort.words(plan, flops, timed) == said + "steps of vp timed now; evaluation comes on top"
+    dear = flops | {"untrained": 3e9}  # which takes no step
+    assert effort.words(plan, dear, timed) == effort.words(plan, flops, timed)
+    config = config_of()
+    config.compare.parallel = 4
+    at_once = compare.checked(config, epath.Path(folder / "nowhere"))
+    assert "about 0.0033 hours" in effort.words(at_once, flops, timed)
     # where all trials and the arm are done, nothing is left
-    assert "of which 2.4e+07 are done: about 0 hours" in compare.effort(
+    assert "of which 2.4e+07 are done: about 0 hours" in effort.words(
         compare.checked(config_of(), epath.Path(folder)), flops
     )
     config = config_of(factors=())
     config.compare.vary.update(parts=("init", "sample"), repeats=2)
     plan = compare.checked(config, epath.Path(folder / "nowhere"))
-    assert compare.effort(plan, flops).startswith("4 runs, 1.8e+07 FLOPs")  # another draw of samples trains nothing
+    assert effort.words(plan, flops).startswith("4 runs, 1.8e+07 FLOPs")  # another draw of samples trains nothing
     # a third of it done, the rest takes twice as long
     third = next(cell for cell in plan if cell.arm == "vp" and cell.folder.name == "seed_0")
     third.folder.mkdir(parents=True)
     record.write(third.folder, done.arms[0].record)
-    hours = float(compare.effort(plan, flops).split("about ")[1].split()[0])
+    hours = float(effort.words(plan, flops).split("about ")[1].split()[0])
     assert hours == pytest.approx(2 * sum(done.arms[0].record.timings.values()) / 3600, rel=0.06)
+
+
+@pytest.mark.feature("O20")
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_hours_are_said_before_the_first_run_and_anew_after_it(tmp_path, capsys, monkeypatch, parallel):
+    """Of one arm alone, whose trials here do nothing but leave the record of a run of an hour or two."""
+    config = config_of()
+    config.compare.parallel = parallel
+
+    def run_all(cells, run, after_first):
+        *_, told = capsys.readouterr().out.splitlines()
+        assert "4 runs or more, " in told and "hours to go of training, by 3 steps of vp timed now" in told
+        assert 0 < float(told.split("about ")[1].split()[0]) < 1
+        done = record.begin(
+            cells[0].config, mesh={}, data_fingerprint="", seeds={}, num_parameters=0, effective_weight=NONE
+        )
+        record.write(cells[0].folder, dataclasses.replace(done, num_steps=2, timings={"train": 3600.0 * parallel}))
+        after_first()
+        return False
+
+    monkeypatch.setattr(compare, "run_all", run_all)
+    assert not compare.run_arm(config, tmp_path, "vp")
+    assert capsys.readouterr().out.endswith(" are done: about 3 hours to go\n")

@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import jax
 from etils import epath
 
 from configs import base
@@ -124,6 +125,11 @@ def _flops_of(resolved: str) -> float:
     experiment = build.experiment(identity.rebuild(base.get_config(), json.loads(resolved)))
     data = traces.Data(experiment.frame_shape[-1], experiment.num_classes)
     return traces.flops_a_clip(experiment.config, data) * experiment.config.data.batch_size
+
+
+def at_once(config: Config) -> int:
+    """Runs at a time: one run fills an accelerator."""
+    return config.compare.parallel if jax.default_backend() == "cpu" else 1
 
 
 def name_of(cell: Cell, config: Config) -> str:

@@ -27,7 +27,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from vdm import arms, assembly, build, evaluate, likelihoods, sample, scoring, selection, train, variance
+from vdm import arms, assembly, build, effort, evaluate, likelihoods, sample, scoring, selection, train, variance
 from vdm.arms import Cell
 from vdm.records import record, report
 from vdm.records.comparison import Comparison, Healthy, OverSeeds, Report, Selection, Tried
@@ -39,6 +39,7 @@ from vdm.types import Config
 
 OPTIONS = (("only", "", "an arm, which is run without the others and without a report; empty: all"),)
 Run = Callable[[Cell], Record | None]
+Tell = Callable[[], None]
 
 
 def main(config: Config, workdir: str, *, only: str) -> int:
@@ -70,15 +71,17 @@ def compare(
     plan = checked(config, folder, chosen)
     healthy = report.read_healthy(config.compare.healthy) if config.compare.healthy else Healthy()
     flops = {name: arms.step_flops(arms.config_of(config, name, 0)) for name in config.compare.arms}
-    print(effort(plan, flops))
-    selected = select(config, folder, chosen)
+    tell = teller(plan, flops)
+    if tell is None:
+        return None
+    selected = select(config, folder, chosen, tell)
     if selected is None:
         return None
     grid = list(arms.cells(config, folder, selected))
     repeats = list(variance.cells(grid))
     for cell in (*grid, *repeats):
         record.read_same(cell.folder, cell.config)
-    if not run_all(grid) or not run_all(repeats, run_repeat):
+    if not run_all(grid, after_first=tell) or not run_all(repeats, run_repeat):
         return None
     records = read_all([*grid, *repeats])
     by_arm = {name: [records[cell.folder] for cell in grid if cell.arm == name] for name in config.compare.arms}
@@ -101,15 +104,18 @@ def run_arm(config: Config, workdir: epath.PathLike, name: str) -> bool:
     """
     folder = epath.Path(workdir)
     build.lookup(dict.fromkeys(config.compare.arms), name, "compare.arms")
-    checked(config, folder)
+    plan = [cell for cell in checked(config, folder) if cell.arm == name]
+    tell = teller(plan, {name: arms.step_flops(arms.config_of(config, name, 0))})
+    if tell is None:
+        return False
     alone = config.copy_and_resolve_references()
     alone.compare.arms = (name,)
-    selected = select(alone, folder, {})
+    selected = select(alone, folder, {}, tell)
     if selected is None:
         return False
     grid = list(arms.cells(config, folder, selected))
     own, repeats = ([cell for cell in cells if cell.arm == name] for cells in (grid, variance.cells(grid)))
-    return run_all(own) and run_all(repeats, run_repeat)
+    return run_all(own, after_first=tell) and run_all(repeats, run_repeat)
 
 
 def read_all(cells: Sequence[Cell]) -> dict[epath.Path, Record]:
@@ -157,35 +163,30 @@ def checked(config: Config, folder: epath.Path, chosen: Mapping[str, Selection] 
     return [*trials, *grid, *(cell for cell in repeats if not variance.is_drawn_later(cell))]
 
 
-def effort(plan: Sequence[Cell], flops: Mapping[str, float]) -> str:
-    """How much the comparison is: runs, FLOPs, and hours at the speed of the runs that are recorded.
+def teller(plan: Sequence[Cell], flops: Mapping[str, float]) -> Tell | None:
+    """Prints how much the comparison is; None after a SIGTERM.
 
-    Args:
-      plan: the runs that train, as far as they are known.
-      flops: arm -> those of a step.
+    Returns:
+      What says it anew after the first run, whose speed is then known, where it could only be estimated.
     """
-    whole = sum(flops[cell.arm] * cell.config.run.num_steps for cell in plan)
-    recorded = [(cell, found) for cell in plan if (found := record.read(cell.folder)) is not None and found.num_steps]
-    spent = sum(flops[cell.arm] * found.num_steps for cell, found in recorded)
-    seconds = sum(sum(found.timings.values()) for _, found in recorded)
-    more = " or more" if plan[0].config.compare.select.factors else ""
-    done = f"{len(plan)} runs{more}, {whole:.2g} FLOPs of the model, of which {spent:.2g} are done"
-    if not spent:
-        return f"{done}: hours unknown to go"
-    hours = seconds / spent * (whole - spent) / at_once(plan[0].config) / 3600
-    return f"{done}: about {hours:.2g} hours to go"
+    is_known = bool(effort.recorded(plan))
+    if not effort.tell(plan, flops):
+        return None
+    return nothing if is_known else lambda: print(effort.words(plan, flops))
 
 
-def at_once(config: Config) -> int:
-    """Runs at a time: one run fills an accelerator."""
-    return config.compare.parallel if jax.default_backend() == "cpu" else 1
+def nothing() -> None:
+    """Says nothing."""
 
 
-def select(config: Config, folder: epath.Path, chosen: Mapping[str, Selection]) -> dict[str, Selection] | None:
+def select(
+    config: Config, folder: epath.Path, chosen: Mapping[str, Selection], tell: Tell = nothing
+) -> dict[str, Selection] | None:
     """The learning rate and average of every arm that is trained; {} where none are to be chosen, None after a SIGTERM.
 
     Args:
       chosen: arm -> what is known already.
+      tell: called after the first trial that is run.
 
     Raises:
       ValueError: every rate of an arm diverged.
@@ -196,8 +197,9 @@ def select(config: Config, folder: epath.Path, chosen: Mapping[str, Selection]) 
     found: dict[str, list[Tried]] = {name: [] for name, cells in waiting.items() if cells}
     while any(waiting.values()):
         running = [cell for cells in waiting.values() for cell in cells]
-        if not run_all(running, selection.run):
+        if not run_all(running, selection.run, tell):
             return None
+        tell = nothing
         for cell in running:
             found[cell.arm].append(selection.tried(cell))
         waiting = {}
@@ -224,22 +226,28 @@ def run_cell(cell: Cell) -> Record | None:
     return before
 
 
-def run_all(cells: Sequence[Cell], run: Run = run_cell) -> bool:
+def run_all(cells: Sequence[Cell], run: Run = run_cell, after_first: Tell = nothing) -> bool:
     """Runs every cell, on a CPU several at a time; False after a SIGTERM.
 
     Args:
       run: what is done for a cell, None after a SIGTERM.
+      after_first: called once, after the first cell that is done.
 
     Raises:
       JobFailed: a cell failed in its process, whose log is named, or is being run by another process.
     """
-    if not cells or at_once(cells[0].config) == 1:
-        return all(for_exit_code(run, cell) == 0 for cell in cells)
+    if not cells or arms.at_once(cells[0].config) == 1:
+        for number, cell in enumerate(cells):
+            if for_exit_code(run, cell):
+                return False
+            if number == 0:
+                after_first()
+        return True
     jobs = [
         processes.Job(f"{cell.arm}, {cell.folder.name}", functools.partial(for_exit_code, run, cell), log_of(cell))
         for cell in cells
     ]
-    codes = processes.run(jobs, at_once(cells[0].config))
+    codes = processes.run(jobs, arms.at_once(cells[0].config), after_first)
     for job in jobs:
         if codes.get(job.name, processes.STOPPED) not in (0, processes.STOPPED):
             raise JobFailed(f"{job.name} failed; {job.log} ends with: {processes.last_line(job.log)}")
@@ -304,5 +312,4 @@ def told(entry: Comparison | OverSeeds) -> str:
 def shown(difference: Interval, unit: str) -> str:
     """A difference with its interval, of shares in per cent."""
     show = "{:+.1%}".format if unit == "%" else "{:+.4g}".format
-    estimate, low, high = map(show, (difference.estimate, difference.low, difference.high))
-    return f"{estimate} (95 %: {low} to {high})"
+    return f"{show(difference.estimate)} (95 %: {difference.limits(show)})"

@@ -24,13 +24,13 @@ from vdm import build, validation
 from vdm.diffusion import bound, likelihood, noise_priors, objectives, schedules
 from vdm.diffusion.times import LogSnrUniform
 from vdm.records import statistics
-from vdm.records.record import PER_LOG_SNR, Metric
+from vdm.records.record import BITS, PER_LOG_SNR, Metric
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
 from vdm.types import Config, Denoiser, Params
 
-TITLES = {"chain": "bits/dim (chain)", "bound": "bits/dim (bound)", "flow": "bits/dim (flow)"}
+TITLES = {name: f"{BITS} ({name})" for name in ("chain", "bound", "flow")}
 _DEPENDS_ON = {  # which of `config.scores`, besides num_likelihood and the flow's own
     "chain": (),
     "bound": ("log_snr_max", "log_snr_min", "num_levels"),

@@ -58,23 +58,30 @@ def publish(workdir: epath.PathLike, out: Path, *, with_weights: bool) -> Card:
     """Writes the card of the run in a work directory, and reads it back as a stranger would.
 
     Raises:
-      ValueError: no run, or one without scores; a folder that holds other things; a run whose curve is not what its
-        config gives here.
+      ValueError: no run, or one without scores or a curve of the loss; a folder that holds other things; a run whose
+        curve is not what its config gives here.
     """
     done = record.read(workdir)
     if done is None or done.evaluated_step is None:
         lacks = "record.json" if done is None else "scores"
         raise ValueError(f"{workdir} holds no {lacks}; run `python -m vdm {'train' if done is None else 'evaluate'}`")
+    if not curve_of(done):
+        raise ValueError(
+            f"{workdir}: this run logged no training loss, which the card's first steps are held against; train it "
+            "first: `python -m vdm train`"
+        )
     card.require_vacant(out)
-    lock = environment.REPOSITORY / card.LOCK
-    if not lock.exists():
-        raise ValueError(f"{lock} is not there: a card names the lock that its numbers were made with")
+    lock = environment.lock_of()
+    if lock is None:
+        raise ValueError(
+            f"{environment.REPOSITORY / card.LOCK} is not there: a card names the lock that its numbers were made with"
+        )
     config = config_of(done.config)
     samples = evaluate.folder_of(workdir, done.evaluated_step)
     files = {
         card.CONFIG: schema.dumps(done.config, card.CONFIG).encode(),
         card.RECORD: schema.dumps(done, card.RECORD).encode(),
-        card.LOCK: lock.read_bytes(),
+        card.LOCK: lock,
         **{name: (samples / name).read_bytes() for name in (card.SHEET, card.SAMPLES)},
     }
     again = replay_run(build.experiment(config), done)

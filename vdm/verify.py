@@ -2,11 +2,12 @@
 
 Printed is every input (config, data, code, lock, versions, devices, mesh, CPU threads, flags), the same or different,
 and then: bitwise equal, equal within the stated tolerance (of 20 steps; records/replay.py has it with its reason), or
-different from step K. XLA repeats bits on one kind of device with one number of CPU threads, the same versions and
-flags; on a GPU it needs --xla_gpu_deterministic_ops=true. Packages that are not those of the card's lock make the
-environment foreign: that is said, and not refused. Weights must have the held-out losses of the record. --full then
-trains all steps in a scratch folder and compares curves and scores, by the card's protocols, within a tolerance of
-their own.
+different from step K. Where the run's own curve begins after the card's steps, --steps=N goes on to it. XLA repeats
+bits on one kind of device with one number of CPU threads, the same versions and flags; on a GPU it needs
+--xla_gpu_deterministic_ops=true. Packages that are not those of the card's lock make the environment foreign: that is
+said, and not refused. Weights must have the held-out losses of the record. --full then trains all steps in a scratch
+folder and compares curves and scores, by the card's protocols, within tolerances of their own; where no input differs
+and the first steps are the same bits, the rest must be too.
 
 The data must be at hand: those of a folder or of TFDS are looked for in --data, never where the card says. Extractors
 from a user's own file are not part of a card, and their scores are not taken again. Of a config, `run` is taken from
@@ -38,7 +39,7 @@ from vdm.types import MESH_AXES, Config
 
 TAKES = ("card",)
 OPTIONS = (
-    ("steps", 0, "run the first N steps again; 0: all that the card has"),
+    ("steps", 0, "run the first N steps again, at most to where the run's curve begins; 0: all that the card has"),
     ("full", False, "then train all steps and compare curves and scores; only if the first ones agree"),
     ("data", "", "the folder of the data, where the card's are videos of a folder or a TFDS set"),
 )
@@ -50,12 +51,18 @@ DETERMINISTIC = ("xla_gpu_deterministic_ops=true", "xla_gpu_exclude_nondetermini
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A score, or a loss on held-out clips, of the card and of here."""
+    """A score, or a loss on held-out clips, of the card and of here, and how far they may be apart."""
 
     name: str
     there: float
     here: float
-    verdict: replay.Verdict
+    allowed: float
+
+    @property
+    def verdict(self) -> replay.Verdict:
+        if self.there == self.here:
+            return replay.BITWISE
+        return replay.WITHIN if abs(self.there - self.here) <= self.allowed else DIFFERENT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +96,7 @@ class Verification:
 
     Attributes:
       inputs: see `replay.compare_inputs`; foreign: packages that are not the lock's.
-      steps: of the losses and gradient norms of the first steps.
+      num_steps: of the card's that were run again; steps: of their losses and gradient norms.
       same_parameters: after them; None where fewer steps were run than the card has.
       points: steps of the points of the recorded curve that these steps reach; met: how well they do.
       weights: losses of the card's weights on held-out clips; empty where it has none, or the steps are different.
@@ -136,22 +143,27 @@ def verify(folder: Path, *, steps: int = 0, full: bool = False, data: str = "") 
         here, a config that this code does not know.
     """
     card = cards.read(folder)
-    num_steps = steps or len(card.replay.losses)
-    if not 1 <= num_steps <= len(card.replay.losses):
-        raise ValueError(f"--steps is {steps}; the card has {len(card.replay.losses)} steps, 0: all. --full runs all")
+    num_steps, begins = steps or len(card.replay.losses), curve_begins(card.record)
+    if not 1 <= num_steps <= max(len(card.replay.losses), begins):
+        raise ValueError(
+            f"--steps is {steps}; the card has {len(card.replay.losses)} steps, 0: all"
+            + (f", and the run's curve begins at step {begins}" if begins > len(card.replay.losses) else "")
+            + ". --full runs all"
+        )
     config = config_of(card, data)
     experiment = build.experiment(config)
     there, here = sides(experiment, card)
     inputs, foreign = replay.compare_inputs(there, here), lock.foreign(card.pins)
     print_inputs(inputs, foreign, identity.differences(card.record.config, card.config))
     print_determinism(there, here)
-    found = Verification(inputs, foreign, num_steps, *steps_again(experiment, card, num_steps))
+    found = steps_again(experiment, card, num_steps, inputs, foreign)
     print_steps(found, publish.tolerance_of(config))
+    print_points(found, begins)
     if card.weights is not None and found.verdict != DIFFERENT:
         found = dataclasses.replace(found, weights=weights_again(experiment, card.weights, card.record))
         print_scores(found.weights)
     if full and found.verdict != DIFFERENT:
-        whole = all_again(config, card)
+        whole = all_again(config, card, exact=must_be_bitwise(found, card, there, here))
         found = dataclasses.replace(found, whole=whole)
         print_whole(whole)
     print(f"{found.verdict}{reason(found)}")
@@ -209,10 +221,19 @@ def sides(experiment: build.Experiment, card: Card) -> tuple[replay.Inputs, repl
     return there, dataclasses.replace(publish.inputs_of(experiment), identity_hash=ours)
 
 
+def curve_begins(done: Record) -> int:
+    """The step of the first point of a run's curve of the loss; 0 where it has none."""
+    return min((step for step, _ in publish.curve_of(done)), default=0)
+
+
 def steps_again(
-    experiment: build.Experiment, card: Card, num_steps: int
-) -> tuple[Agreement, bool | None, tuple[int, ...], Agreement]:
-    """Runs the first steps again: from `steps` to `met` of `Verification`."""
+    experiment: build.Experiment,
+    card: Card,
+    num_steps: int,
+    inputs: tuple[replay.Compared, ...],
+    foreign: tuple[str, ...],
+) -> Verification:
+    """Runs the first steps again, perhaps more than the card has, to reach the run's curve."""
     there, here = card.replay, publish.replay_steps(experiment, num_steps)
     tolerance = publish.tolerance_of(experiment.config)
     agreement = replay.both(
@@ -220,10 +241,26 @@ def steps_again(
         replay.agreement(there.gradient_norms, here.gradient_norms, tolerance),
     )
     same_parameters = None
-    if num_steps == len(there.losses):
+    if min(num_steps, replay.NUM_STEPS) == len(there.losses):
         same_parameters = here.parameters_sha256 == there.parameters_sha256
-    points, met = publish.met_points(card.record, here.losses, tolerance)
-    return agreement, same_parameters, tuple(points), met
+    # elsewhere the tolerance ends with the steps that it is stated for
+    goes_on = num_steps > replay.NUM_STEPS and not all(each.same for each in inputs)
+    points, met = publish.met_points(card.record, here.losses, replay.WHOLE_TOLERANCE if goes_on else tolerance)
+    num_compared = min(num_steps, len(there.losses))
+    return Verification(inputs, foreign, num_compared, agreement, same_parameters, tuple(points), met)
+
+
+def must_be_bitwise(found: Verification, card: Card, there: replay.Inputs, here: replay.Inputs) -> bool:
+    """Whether all that follows the first steps must be the card's to the last bit: no input differs, and nothing that
+    is not recorded (a CPU of another make) has shown in them; nor has it between the run and its card.
+    """
+    of_the_run = card.replay.of_the_run
+    return (
+        found.verdict == replay.BITWISE
+        and all(each.same for each in found.inputs)
+        and (of_the_run is None or of_the_run.verdict == replay.BITWISE)
+        and repeats_bits(there, here)
+    )
 
 
 def weights_again(experiment: build.Experiment, path: Path, there: Record) -> tuple[Score, ...]:
@@ -235,8 +272,12 @@ def weights_again(experiment: build.Experiment, path: Path, there: Record) -> tu
     return tuple(dataclasses.replace(score, name=f"weights' {score.name}") for score in found)
 
 
-def all_again(config: Config, card: Card) -> Whole:
-    """Trains all steps that the card's scores are of, in a folder that is deleted, and scores the result."""
+def all_again(config: Config, card: Card, *, exact: bool) -> Whole:
+    """Trains all steps that the card's scores are of, in a folder that is deleted, and scores the result.
+
+    Args:
+      exact: nothing but the same bits is allowed.
+    """
     done = card.record
     config.run.num_steps = done.evaluated_step or done.num_steps
     ask_again(config, done.metrics)
@@ -245,9 +286,9 @@ def all_again(config: Config, card: Card) -> Whole:
         here = train.train(config, folder)
         if done.evaluated_step is not None:
             here = evaluate.evaluate(config, folder)
-    scores, lacking = scores_apart(done, here)
+    scores, lacking = scores_apart(done, here, exact=exact)
     left_out = (*sorted(done.curves.keys() - here.curves.keys()), *lacking)
-    return Whole(*curves_apart(done, here, publish.tolerance_of(config)), scores, left_out)
+    return Whole(*curves_apart(done, here, publish.tolerance_of(config), exact=exact), scores, left_out)
 
 
 def ask_again(config: Config, metrics: Iterable[Metric]) -> None:
@@ -297,8 +338,8 @@ def _splits(config: Config) -> dict[str, str]:
     return {(source[name] if name in source else split): split for split, name in names.items()}  # noqa: SIM401
 
 
-def curves_apart(there: Record, here: Record, tolerance: float) -> tuple[int | None, int | None, float]:
-    """`Whole.first`, `beyond` and `largest`; `tolerance` is that of the first steps.
+def curves_apart(there: Record, here: Record, tolerance: float, *, exact: bool) -> tuple[int | None, int | None, float]:
+    """`Whole.first`, `beyond` and `largest`; `tolerance` is that of the first steps, and where `exact` there is none.
 
     Where a run was stopped, the mean over the steps since the line before is of other steps: such points are left out.
     """
@@ -313,23 +354,27 @@ def curves_apart(there: Record, here: Record, tolerance: float) -> tuple[int | N
             apart = replay.relative_difference(value, again[step])
             firsts += [step] if apart else []
             if name == publish.LOSS or name.startswith("validation/"):
-                allowed = tolerance if step <= replay.NUM_STEPS else replay.WHOLE_TOLERANCE
+                allowed = 0.0 if exact else tolerance if step <= replay.NUM_STEPS else replay.WHOLE_TOLERANCE
                 beyonds += [] if apart <= allowed else [step]
             largest = max(largest, apart) if name == publish.LOSS else largest
     return min(firsts, default=None), min(beyonds, default=None), largest
 
 
-def scores_apart(there: Record, here: Record) -> tuple[tuple[Score, ...], tuple[str, ...]]:
-    """Every metric by its protocol and every loss on held-out clips; and the names of those that here lacks."""
-    again = {_of_one_protocol(metric): metric.value for metric in here.metrics}
-    found, lacking = losses_apart(there.level_losses, here.level_losses, replay.WHOLE_TOLERANCE)
+def scores_apart(there: Record, here: Record, *, exact: bool) -> tuple[tuple[Score, ...], tuple[str, ...]]:
+    """Every metric by its protocol and every loss on held-out clips; and the names of those that here lacks.
+
+    The tolerance of a metric is that of here: the interval of the card is a stranger's word.
+    """
+    again = {_of_one_protocol(metric): metric for metric in here.metrics}
+    tolerance = 0.0 if exact else replay.WHOLE_TOLERANCE
+    found, lacking = losses_apart(there.level_losses, here.level_losses, tolerance)
     for metric in there.metrics:
         key = _of_one_protocol(metric)
         if key not in again:
             lacking.append(metric.name)
             continue
-        allowed = replay.WHOLE_TOLERANCE * max(1.0, abs(metric.value))
-        found.append(Score(metric.name, metric.value, again[key], _judged(metric.value, again[key], allowed)))
+        allowed = 0.0 if exact else replay.score_tolerance(again[key], metric.value)
+        found.append(Score(metric.name, metric.value, again[key].value, allowed))
     return tuple(found), tuple(lacking)
 
 
@@ -343,15 +388,8 @@ def losses_apart(there: LevelLosses, here: LevelLosses, tolerance: float) -> tup
             if (name, level) not in losses:
                 lacking.append(shown)
                 continue
-            other = losses[name, level]
-            found.append(Score(shown, loss, other, _judged(loss, other, tolerance * abs(loss))))
+            found.append(Score(shown, loss, losses[name, level], tolerance * abs(loss)))
     return found, lacking
-
-
-def _judged(there: float, here: float, allowed: float) -> replay.Verdict:
-    if there == here:
-        return replay.BITWISE
-    return replay.WITHIN if abs(there - here) <= allowed else DIFFERENT
 
 
 def _of_one_protocol(metric: Metric) -> tuple[str, str]:
@@ -367,10 +405,15 @@ def print_inputs(inputs: Sequence[replay.Compared], foreign: Sequence[str], diff
         print(f"foreign environment: not the packages of the card's lock: {', '.join(foreign)}")
 
 
+def repeats_bits(there: replay.Inputs, here: replay.Inputs) -> bool:
+    """False on a GPU that was not told to, there or here."""
+    flags = [" ".join(side.environment.flags.values()) for side in (there, here)]
+    return jax.default_backend() != "gpu" or all(any(word in side for word in DETERMINISTIC) for side in flags)
+
+
 def print_determinism(there: replay.Inputs, here: replay.Inputs) -> None:
     """On a GPU, what its bits ask for."""
-    flags = [" ".join(side.environment.flags.values()) for side in (there, here)]
-    if jax.default_backend() == "gpu" and not all(any(word in side for word in DETERMINISTIC) for side in flags):
+    if not repeats_bits(there, here):
         print(f"a GPU repeats its bits only with XLA_FLAGS=--{DETERMINISTIC[0]}, there and here")
 
 
@@ -385,7 +428,15 @@ def print_steps(found: Verification, tolerance: float) -> None:
         )
     if found.same_parameters is not None:
         print(f"parameters after them: {'the same to the last bit' if found.same_parameters else 'not the same bits'}")
-    print(f"the run's own curve: {len(found.points)} points in these steps, {found.met.verdict}")
+
+
+def print_points(found: Verification, begins: int) -> None:
+    """How well the run's own curve is met, where these steps reach it at all; `begins` as `curve_begins`."""
+    if found.points:
+        told = f"{len(found.points)} points in these steps, {found.met.verdict}"
+    else:
+        told = f"not reached; it begins at step {begins}, --steps={begins} goes on to it" if begins else "it has none"
+    print(f"the run's own curve: {told}")
 
 
 def print_whole(whole: Whole) -> None:
@@ -394,7 +445,8 @@ def print_whole(whole: Whole) -> None:
     else:
         print(
             f"curves of all steps: they differ from step {whole.first} on, the training loss by at most "
-            f"{whole.largest:.2g} of its value; {replay.WHOLE_TOLERANCE:g} is allowed of losses and scores"
+            f"{whole.largest:.2g} of its value"
+            + ("" if whole.beyond is None else f"; from step {whole.beyond} on by more than is allowed")
         )
     print_scores(whole.scores)
     if whole.left_out:
@@ -405,12 +457,14 @@ def print_whole(whole: Whole) -> None:
 
 def print_scores(scores: Sequence[Score]) -> None:
     for score in scores:
-        print(f"{_plain(score.name)}: {score.there:.6g} -> {score.here:.6g}: {score.verdict}")
+        allowed = "" if score.verdict == replay.BITWISE else f", {score.allowed:.2g} is allowed"
+        print(f"{_plain(score.name)}: {score.there:.6g} -> {score.here:.6g}: {score.verdict}{allowed}")
 
 
 def reason(found: Verification) -> str:
     """What follows the verdict: from which step on, which input it may come from, and what was not looked at."""
-    scope = "" if found.whole is not None else "; later steps and scores were not checked, --full does"
+    unseen = "later steps and scores" if found.points else "the run's own curve, later steps and scores"
+    scope = "" if found.whole is not None else f"; {unseen} were not checked, --full does"
     if found.whole is not None and found.whole.left_out:
         scope = "; not all was compared"
     if found.verdict == replay.BITWISE:

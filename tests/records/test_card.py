@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from tests import cards
 from vdm.records import card, card_page, lock, weights
+from vdm.records.record import Metric
 
 
 @pytest.fixture
@@ -48,6 +49,16 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match=r"holds thesis\.tex, which is no part of a card; give another --out"):
         card.write(tmp_path, cards.files(), cards.a_record())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_files_of_a_cards_names_that_are_no_card_are_left_alone(tmp_path):
+    """A repository of someone's own: its README and lock have the names that a card's have."""
+    (tmp_path / ".git").mkdir()
+    for name in (card.PAGE, card.LOCK):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=r"holds README\.md, requirements\.txt and no card\.json: no card, .* --out"):
+        card.write(tmp_path, cards.files(), cards.a_record())
+    assert (tmp_path / card.PAGE).read_text() == (tmp_path / card.LOCK).read_text() == "mine"
 
 
 def test_a_file_beyond_its_bound_is_not_written(tmp_path):
@@ -223,9 +234,10 @@ def test_curves_that_are_not_those_of_the_manifest_are_refused(folder):
         ("-r /etc/passwd", "pins no|package==version"),
         ("jax>=0.1", "pins no version"),
         ("jax @ http://x/y.whl", "pins no"),
+        ("jax==1 ; os_name ~= 'x'", r"whose marker means nothing \(.*~=.*\); compile the lock anew with `make lock`"),
     ],
 )
-def test_a_lock_that_pins_nothing_is_refused_by_its_line(line, words):
+def test_a_lock_that_pins_nothing_or_nowhere_is_refused_by_its_line(line, words):
     with pytest.raises(ValueError, match=rf"requirements\.txt, line 2, is .*{words}"):
         lock.pinned(f"absl-py==2.5.1\n{line}\n", "requirements.txt")
 
@@ -242,3 +254,13 @@ def test_words_of_a_record_cannot_leave_their_line_in_the_page():
     done = dataclasses.replace(cards.a_record(), name="a\n---\n<script>|`[x](http://e)", evaluated_step=1)
     page = card_page.render(done, cards.a_replay(), cards.files())
     assert "<script>" not in page and "](http://e)" not in page and page.count("\n---\n") == 1
+
+
+def test_a_score_of_a_card_stands_beside_its_floor_and_where_it_leads():
+    done = cards.a_record()
+    fvd = Metric("FVD", 30.0, None, None, "", False, {"of": "clips"}, 12.5, 21.25, ((128, 30.0), (64, 38.75)))
+    bare = Metric("KVD", 0.5, 0.25, 0.75, "", False, {"of": "others"})
+    page = card_page.render(dataclasses.replace(done, metrics=(fvd, bare)), cards.a_replay(), cards.files())
+    head, _, *rows = page.split("## Scores\n\n")[1].splitlines()
+    assert head == "| score | value | 95 % | of the data themselves | of infinitely many samples | protocol |"
+    assert rows[:2] == ["| FVD | 30 |  | 12.5 | 21.25 | 1 |", "| KVD | 0.5 | 0.25 to 0.75 |  |  | 2 |"]

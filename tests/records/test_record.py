@@ -1,4 +1,6 @@
 import dataclasses
+import hashlib
+import importlib.metadata
 import json
 import subprocess
 
@@ -185,6 +187,29 @@ def test_the_code_is_the_commit_and_what_differs_from_it(tmp_path):
     assert (tmp_path / "b.py").read_bytes() == b"# \xe9\n"
 
 
+def test_what_a_study_writes_while_it_runs_is_no_change_of_the_code(tmp_path):
+    git = _repository(tmp_path)
+    generated = (
+        "README.md",
+        "experiments/a/README.md",
+        "experiments/a/records/b/c.json",
+        "experiments/a/figures/d.svg",
+    )
+    code = ("vdm/records/card.py", "experiments/a/grid.py", "tests/records/x.json")
+    for name in (*generated, *code):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "second")
+    for name in generated:
+        (tmp_path / name).write_text("2\n")
+    assert not environment.read_code(tmp_path).dirty and environment.diff(tmp_path) == b""
+    for name in code:
+        (tmp_path / name).write_text("2\n")
+        assert f"b/{name}\n".encode() in environment.diff(tmp_path)
+    assert environment.read_code(tmp_path).dirty
+
+
 def test_outside_a_checkout_the_commit_is_null_and_says_why(tmp_path, monkeypatch):
     assert environment.read_environment(tmp_path).code == environment.Code(None, False, None, "not a git checkout")
     record.write_diff(tmp_path / "run", tmp_path)
@@ -203,3 +228,25 @@ def test_the_environment_tells_what_jax_would_use(tmp_path, monkeypatch):
     assert told.flags["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false"
     assert told.lock_sha256 is None
     assert set(told.affinity) <= set(range(told.num_cpus))
+
+
+@pytest.mark.parametrize(
+    ("backend", "extra", "package"),
+    [("cpu", "", ""), ("gpu", "cuda", "nvidia-cudnn-cu13"), ("tpu", "tpu", "libtpu")],
+)
+def test_an_accelerators_packages_and_lock_are_among_the_inputs(tmp_path, monkeypatch, backend, extra, package):
+    """Planted: no machine has all of these."""
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.1" if name == package else version(name))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    (tmp_path / "requirements").mkdir()
+    for name in ("requirements.txt", "requirements/cuda.txt", "requirements/tpu.txt"):
+        (tmp_path / name).write_text(f"# {name}\n")
+    told = environment.read_environment(tmp_path)
+    assert told.versions.keys() - {"python", *environment.PACKAGES} == {package} - {""}
+    assert not package or told.versions[package] == "9.1"
+    assert told.flags["NVIDIA_TF32_OVERRIDE"] == "0"
+    lock = "# requirements.txt\n" + (f"# requirements/{extra}.txt\n" if extra else "")
+    assert environment.lock_of(tmp_path) == lock.encode()
+    assert told.lock_sha256 == hashlib.sha256(lock.encode()).hexdigest()

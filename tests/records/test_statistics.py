@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from vdm.records import statistics
-from vdm.records.comparison import OverSeeds, corrected
+from vdm.records.comparison import OverSeeds, corrected, paired
 
 
 def _pairs(both, only_first, only_second, neither):
@@ -159,15 +159,29 @@ def test_equal_arms_are_called_separated_in_at_most_one_study_of_twenty(seeds):
 
 @pytest.mark.feature("O20")
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_coarse_results_are_not_separated_by_ties(seeds):
-    """Shares of 64 samples: with so few seeds the differences of a pair are often equal, which is no certainty."""
+@pytest.mark.parametrize("samples", [64, 100, 200])
+def test_coarse_results_are_not_separated_by_ties(seeds, samples):
+    """Shares of so few samples: the differences of a pair are often equal, which is no certainty.
+
+    Those of 64 are exact in binary, those of 100 and 200 are equal but for rounding.
+    """
     rng = np.random.default_rng(seeds)
     first, second = np.triu_indices(10, 1)
     false = 0
     for _ in range(2_000):
-        results = rng.binomial(64, 0.5, size=(10, seeds)) / 64
+        results = rng.binomial(samples, 0.5, size=(10, seeds)) / samples
         false += min(statistics.holm(statistics.p_values_of_few(results[first] - results[second]))) <= 0.05
     assert false <= 0.055 * 2_000
+
+
+def test_equal_differences_have_neither_an_interval_nor_a_verdict():
+    """0.3 - 0.2 and 0.2 - 0.1: equal, and 2.8e-17 apart."""
+    (entry,) = paired("x", {"one": (0.3, 0.2), "two": (0.2, 0.1)}, "%")
+    assert len(set(entry.by_seed)) == 2, "the two differences are the same bits: this shows nothing"
+    assert entry.verdict == "not separated" and entry.difference.limits(str) == "all equal"
+    (entry,) = corrected([entry])
+    assert (entry.p_value, entry.verdict) == (1.0, "not separated")
+    assert statistics.mean_of_few(np.zeros(3)).is_tie and not statistics.mean_of_few(np.array([0.0, 1e-9])).is_tie
 
 
 @pytest.mark.feature("O20")

@@ -85,13 +85,21 @@ def curve_digest(curve: record.Curve) -> str:
 
 
 def require_vacant(folder: Path) -> None:
-    """Raises ValueError, before anything is computed, where a card cannot be written: the folder has other files."""
+    """Raises ValueError, before anything is computed, where a card cannot be written: the folder has other files, or
+    files of a card's names and is none.
+    """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder for the card")
     found = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
     other = [name for name in found if name not in (*FILES, *HUBS_OWN)]
     if other:
         raise ValueError(f"{folder} holds {', '.join(other[:8])}, which is no part of a card; give another --out")
+    replaced = [name for name in found if name not in HUBS_OWN]
+    if replaced and MANIFEST not in replaced:
+        raise ValueError(
+            f"{folder} holds {', '.join(replaced)} and no {MANIFEST}: no card, and a card would replace it; move it "
+            "away, or give another --out"
+        )
 
 
 def write(folder: Path, files: Mapping[str, bytes], done: Record) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -12,7 +13,8 @@ def pinned(text: str, name: str) -> dict[str, str]:
     """Package -> version, for this Python and platform, of a requirements file with one `package==version` a line.
 
     Raises:
-      ValueError: a line that is neither that, with a marker perhaps, nor a comment or hash; `name` is the file's.
+      ValueError: a line that is neither that, with a marker perhaps, nor a comment or hash; a marker that cannot be
+        evaluated; `name` is the file's.
     """
     versions = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -26,7 +28,14 @@ def pinned(text: str, name: str) -> dict[str, str]:
         pins = [part.version for part in requirement.specifier if part.operator == "=="]
         if requirement.url or len(pins) != 1 or len(requirement.specifier) != 1:
             raise ValueError(f"{name}, line {number}, is {line!r}, which pins no version; a lock has == lines alone.")
-        if requirement.marker is None or requirement.marker.evaluate():
+        try:
+            is_of_here = requirement.marker is None or requirement.marker.evaluate()
+        except (UndefinedComparison, UndefinedEnvironmentName) as error:
+            raise ValueError(
+                f"{name}, line {number}, is {line!r}, whose marker means nothing ({error}); compile the lock anew with "
+                "`make lock`, or get the card anew from whom you have it."
+            ) from error
+        if is_of_here:
             versions[canonicalize_name(requirement.name)] = pins[0]
     return versions
 

@@ -24,7 +24,8 @@ VERSION = 1
 FILE_NAME = "record.json"
 
 OWN = "own"  # in protocols: by the run's own sampler, which its config describes
-PER_LOG_SNR = "bits/dim per log-SNR"  # among `level_losses`: the bound's curve, whose integral it is
+BITS = "bits/dim"  # begins the name of every likelihood
+PER_LOG_SNR = f"{BITS} per log-SNR"  # among `level_losses`: the bound's curve, whose integral it is
 
 Status = Literal["running", "finished", "stopped"]
 Curve = tuple[tuple[int, float], ...]

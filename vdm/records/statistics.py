@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Literal
 
@@ -33,6 +33,15 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def is_tie(self) -> bool:
+        """Of values that are all equal, which say nothing of how much others would stray."""
+        return self.low == self.high
+
+    def limits(self, show: Callable[[float], str]) -> str:
+        """The limits in words."""
+        return "all equal" if self.is_tie else f"{show(self.low)} to {show(self.high)}"
+
     def __post_init__(self) -> None:
         if not self.low <= self.estimate <= self.high:
             raise ValueError(
@@ -45,7 +54,7 @@ def verdict(difference: Interval) -> Verdict:
 
     `not separated` says that so few runs cannot tell, not that the arms are equal.
     """
-    return "not separated" if difference.low <= 0.0 <= difference.high else "separated"
+    return "not separated" if difference.is_tie or difference.low <= 0.0 <= difference.high else "separated"
 
 
 def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
@@ -105,11 +114,15 @@ def mean(values: Float[np.ndarray, " samples"], seed: int, confidence: float = C
 
 
 def mean_of_few(values: Float[np.ndarray, " values"], confidence: float = CONFIDENCE) -> Interval:
-    """The mean with Student's interval, for a handful of values that are about normal, such as one per seed."""
+    """The mean with Student's interval, for a handful of values that are about normal, such as one per seed.
+
+    Values that are all equal have none: its limits are the mean (`Interval.is_tie`).
+    """
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"An interval of a mean needs at least 2 values, all finite; given {values.tolist()}.")
     estimate = float(values.mean())
     half = float(stdtrit(len(values) - 1, _upper(confidence)) * values.std(ddof=1)) / math.sqrt(len(values))
+    half = 0.0 if _are_ties(values[None])[0] else half
     return Interval(estimate, estimate - half, estimate + half)
 
 
@@ -120,7 +133,7 @@ def p_values_of_few(values: Float[np.ndarray, "pairs seeds"]) -> Float[np.ndarra
         raise ValueError(f"A test of a mean needs at least 2 values, all finite; given {values.tolist()}.")
     mean, error = values.mean(axis=-1), values.std(axis=-1, ddof=1) / math.sqrt(num)
     # equal values say nothing of how much others would stray: the results may be coarse, such as shares of few samples
-    distance = np.divide(np.abs(mean), error, out=np.zeros_like(mean), where=error > 0)
+    distance = np.divide(np.abs(mean), error, out=np.zeros_like(mean), where=~_are_ties(values))
     return 2 * stdtr(num - 1, -distance)
 
 
@@ -155,6 +168,11 @@ def pixel_correlation(
     one, two = one - one.mean(axis=1, keepdims=True), two - two.mean(axis=1, keepdims=True)
     scale = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
     return np.divide((one * two).sum(axis=1), scale, out=np.full(len(one), np.nan), where=scale > 0)
+
+
+def _are_ties(values: Float[np.ndarray, "rows values"]) -> Bool[np.ndarray, "rows"]:
+    """Whether a row's values are equal but for rounding: 0.3 - 0.2 is not 0.2 - 0.1 to the last bit."""
+    return np.ptp(values, axis=-1) <= 1e-9 * np.abs(values).max(axis=-1)
 
 
 def _normal_quantile(confidence: float) -> float:

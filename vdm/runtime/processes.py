@@ -48,10 +48,11 @@ class Job:
     log: Path
 
 
-def run(jobs: Sequence[Job], at_once: int) -> dict[str, int]:
+def run(jobs: Sequence[Job], at_once: int, after_first: Callable[[], None] = lambda: None) -> dict[str, int]:
     """Runs the jobs, `at_once` at a time, and shows the last line of each from time to time.
 
     SIGTERM is passed on to the running jobs, and no other is started. A job ends with this process, however that ends.
+    `after_first` is called once, when the first job has ended well.
 
     Returns:
       The exit codes of the jobs that were started, by name.
@@ -64,6 +65,8 @@ def run(jobs: Sequence[Job], at_once: int) -> dict[str, int]:
         while running or (waiting and not watch.requested):
             for place, (job, process) in list(running.items()):
                 if not process.is_alive():
+                    if process.exitcode == 0 and 0 not in codes.values():
+                        after_first()
                     codes[job.name] = process.exitcode
                     if told and process.exitcode == -signal.SIGTERM:
                         codes[job.name] = STOPPED  # it had nothing to save when it was told to end
