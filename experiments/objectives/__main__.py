@@ -94,7 +94,7 @@ def choose(study: str, folder: epath.Path) -> bool:
 
 def floor(config: Config, cells: list[arms.Cell]) -> Mapping[str, Any]:
     """Bits/dim that the clips of the likelihoods cost by the world itself; the same for all seeds."""
-    if before := records.kept("floor"):
+    if "floor" in (before := records.kept("floor")):
         return {"floor": before["floor"]}
     held_out = build.experiment(config).splits.validation
     assert isinstance(held_out, Part) and held_out.first == 0 and isinstance(held_out.source, Simulated)

@@ -8,10 +8,10 @@ presets:   objectives as they were published, each with its own schedule, levels
 floor:     bits/dim of a chain by three routes, on data whose entropy is known.
 
 Budget: 2,000 steps a run. All arms have one network, so these are equal FLOPs as well. An arm is written down before it
-runs and none is left out afterwards: one that diverges at every learning rate stops the comparison. Primary outcomes:
-the share of valid clips by the sampler that all arms share, at 64 evaluations, and bits/dim by the bound; of factorial,
-their means over the other factor, corrected for the pairs of a factor; of density, the variance of the gradient at one
-network and the error of the noise at the steps of validation.
+runs and none is left out afterwards: one that diverges at every learning rate stops the comparison. Primary outcomes
+(`OUTCOMES`): the share of valid clips by the sampler that all arms share, at 64 evaluations, and bits/dim by the bound;
+of factorial, their means over the other factor, corrected for the pairs of a factor; of density, the variance of the
+gradient at one network and the error of the noise at the steps of validation; of floor, bits/dim by each route.
 """
 
 from __future__ import annotations
@@ -27,7 +27,18 @@ EVALUATIONS = (8, 16, 32, 64, 256)  # of the samplers that all arms share, for a
 COMMON = (-8.0, 7.5)  # log-SNR of the shared samplers: VE ends at 7.8
 RANGE = (-8.0, 9.0)  # log-SNR that is trained and measured: DDPM's chain starts at 9.2
 NUM_STEPS = 2000
+VALIDATE_EVERY = 500
 SENSOR_NOISE = 0.05  # makes nearly all of the data's entropy, so that it is known
+
+VALID, BITS = SCORES = ("valid clips, common_64", "bits/dim (bound)")
+VARIANCE = "variance of the gradient, against even"
+ERRORS = tuple(f"noise error, step {step}" for step in range(VALIDATE_EVERY, NUM_STEPS + 1, VALIDATE_EVERY))
+OUTCOMES = {
+    "factorial": SCORES,
+    "density": (VARIANCE, *ERRORS),
+    "presets": SCORES,
+    "floor": ("bits/dim (chain)", "bits/dim (bound)", "bits/dim (flow)"),
+}
 
 TARGETS = ("noise", "x0", "v")
 _EDM_LEVELS = {"name": "log_normal_sigma", "log_normal_sigma": {"mean": -1.2, "std": 1.2}}
@@ -102,9 +113,12 @@ def _shared(study: str) -> ConfigDict:
     config.evaluation.update(num_samples=128, num_validation=128, log_snrs=(-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0))
     config.scores.update(samplings=tuple(config.scores.sampling), num_likelihood=128, num_levels=32)
     config.scores.update(log_snr_min=RANGE[0], log_snr_max=RANGE[1], likelihoods=("bound",))
-    config.run.update(num_steps=NUM_STEPS, log_every_steps=50, validate_every_steps=500, sample_every_steps=0)
+    config.run.update(
+        num_steps=NUM_STEPS, log_every_steps=50, validate_every_steps=VALIDATE_EVERY, sample_every_steps=0
+    )
     config.compare.select.factors = (0.4, 1.0, 2.5)
-    config.compare.outcomes = ("valid clips, common_64", "bits/dim (bound)")
+    # density's are no metrics of a run: the tables compare them, and its report has verdicts on scores that it asks not
+    config.compare.outcomes = SCORES if study == "density" else OUTCOMES[study]
     config.compare.parallel = 2
     config.compare.num_shown = 4
     return config
@@ -167,7 +181,6 @@ def _floor(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
     config.compare.seeds = (0, 1, 2)
     config.scores.update(samplings=("common_64",), likelihoods=("chain", "bound", "flow"))
     config.scores.flow.probes = 4
-    config.compare.outcomes = ("bits/dim (chain)", "bits/dim (bound)", "bits/dim (flow)")
     config.sampler.update(_STOCHASTIC | {"spacing": {"name": "uniform"}})  # a chain's
     for name, title in CHAINS.items():
         yield name, base.arm(f"DDPM, {title}", f"configs/objectives.py:{name}", objectives.ROWS[name])

@@ -17,9 +17,9 @@ from vdm.records.statistics import Interval
 
 HERE = Path(__file__).parent
 PAGE, FRONT_PAGE = HERE / "README.md", HERE.parents[1] / "README.md"
-VALID, BITS = "valid clips, common_64", "bits/dim (bound)"
+VALID, BITS = grid.SCORES
 OUTCOMES = {VALID: "%", BITS: ""}  # -> unit
-ROUTES = {"bits/dim (chain)": "discrete bound", "bits/dim (bound)": "continuous bound", "bits/dim (flow)": "flow"}
+ROUTES = dict(zip(grid.OUTCOMES["floor"], ("discrete bound", "continuous bound", "flow"), strict=True))
 ROUTES_BEFORE = (
     "Bits/dim of a chain of 1,000 steps by three routes, against what the world itself needs for the same clips:"
 )
@@ -71,23 +71,33 @@ def factorial(record: Record) -> str:
     for outcome, title in ((VALID, "Valid clips by the common sampler"), (BITS, "Bits/dim by the bound")):
         rows = [[target, *(shown(record, f"{target}, {one}", outcome) for one in weights)] for target in grid.TARGETS]
         parts += [f"{title}:", "", table(["target \\ weight", *weights], rows), ""]
-    if len(seeds(record)) > 1:
-        rows = [verdict(entry) for entry in main_effects(record)]
-        parts += ["Main effects:", "", table(["outcome", "first", "second", "difference", "p (Holm)", ""], rows), ""]
-    return "\n".join([*parts, *notes(record)])
+    return "\n".join([*parts, *differences("Main effects", main_effects(record)), *notes(record)])
 
 
 def density(record: Record) -> str:
     """A way of drawing a row: the gradient's variance against even levels, and what came of it."""
-    steps = [step for step, _ in record["runs"][0]["noise_error"]]
-    heads = ["levels", "variance of the gradient, against even", *(f"noise error, step {step}" for step in steps)]
-    even, _ = grid.DENSITIES[grid.EVEN]
+    found = of_densities(record)
     rows = []
     for arm in arms(record):
-        ratio = interval([one[arm] / one[even] for one in record["gradient_variance"].values()])
-        errors = [[run["noise_error"][place][1] for run in runs(record, arm)] for place in range(len(steps))]
-        rows.append([arm, spell(ratio, "{:.2f}".format), *(spell(interval(one), "{:.4f}".format) for one in errors)])
-    return "\n".join([table(heads, rows), "", *notes(record)])
+        shows = ("{:.2f}" if outcome == grid.VARIANCE else "{:.4f}" for outcome in found)
+        cells = (
+            spell(interval(of_arms[arm]), show.format) for show, of_arms in zip(shows, found.values(), strict=True)
+        )
+        rows.append([arm, *cells])
+    pairs = compared(record, [(outcome, of_arms, "") for outcome, of_arms in found.items()])
+    told = differences("Differences, seed by seed", pairs)
+    return "\n".join([table(["levels", *found], rows), "", *told, *notes(record)])
+
+
+def of_densities(record: Record) -> dict[str, dict[str, list[float]]]:
+    """Outcome of `grid.OUTCOMES` -> arm -> its values over seeds."""
+    even, _ = grid.DENSITIES[grid.EVEN]
+    variances = [record["gradient_variance"][str(seed)] for seed in seeds(record)]
+    found = {grid.VARIANCE: {arm: [one[arm] / one[even] for one in variances] for arm in arms(record)}}
+    for place, (step, _) in enumerate(record["runs"][0]["noise_error"]):
+        of_arms = {arm: [run["noise_error"][place][1] for run in runs(record, arm)] for arm in arms(record)}
+        found[f"noise error, step {step}"] = of_arms
+    return found
 
 
 def floor(record: Record) -> str:
@@ -100,7 +110,15 @@ def floor(record: Record) -> str:
         rows.append([arm, route, shown(record, arm, name), f"± {within:.3f}", spell(beyond, "{:+.3f}".format)])
     rows.append(["the world itself", "known", f"{record['floor']:.3f}", "", ""])
     heads = ["objective", "route", "bits/dim", "95 % over clips", "above the floor"]
-    return "\n".join([table(heads, rows), "", *notes(record)])
+    told = differences("Between routes, and between objectives by one route", between_routes(record))
+    return "\n".join([table(heads, rows), "", *told, *notes(record)])
+
+
+def between_routes(record: Record) -> tuple[OverSeeds, ...]:
+    """Every two routes of an objective, and every two objectives by a route, paired by seed and corrected together."""
+    values = {arm: {route: of_seeds(record, arm, name) for name, route in ROUTES.items()} for arm in arms(record)}
+    by_route = {route: {arm: of_arm[route] for arm, of_arm in values.items()} for route in ROUTES.values()}
+    return compared(record, [(of, sides, "") for of, sides in (*values.items(), *by_route.items())])
 
 
 def main_effects(record: Record) -> tuple[OverSeeds, ...]:
@@ -110,13 +128,38 @@ def main_effects(record: Record) -> tuple[OverSeeds, ...]:
     def means(outcome: str, titles: Sequence[str]) -> np.ndarray:
         return np.mean([of_seeds(record, title, outcome) for title in titles], axis=0)
 
-    entries = []
+    effects = []
     for outcome, unit in OUTCOMES.items():
         of_target = {one: means(outcome, [f"{one}, {weight}" for weight in weights]) for one in grid.TARGETS}
         of_weight = {f"w = {one}": means(outcome, [f"{target}, {one}" for target in grid.TARGETS]) for one in weights}
-        for levels in (of_target, of_weight):
-            entries += comparison.paired(outcome, levels, unit)
-    return comparison.corrected(entries)
+        effects += [(outcome, levels, unit) for levels in (of_target, of_weight)]
+    return compared(record, effects)
+
+
+def over_seeds(record: Record) -> tuple[OverSeeds, ...]:
+    """Every two arms by both outcomes, paired by seed and corrected together."""
+    values = {outcome: {arm: of_seeds(record, arm, outcome) for arm in arms(record)} for outcome in OUTCOMES}
+    return compared(record, [(outcome, values[outcome], unit) for outcome, unit in OUTCOMES.items()])
+
+
+def compared(
+    record: Record, outcomes: Sequence[tuple[str, Mapping[str, Sequence[float] | np.ndarray], str]]
+) -> tuple[OverSeeds, ...]:
+    """Every two sides of each (outcome, side -> its values over seeds, unit); nothing for a single seed."""
+    if len(seeds(record)) < 2:
+        return ()
+    return comparison.corrected([pair for outcome in outcomes for pair in comparison.paired(*outcome)])
+
+
+def differences(title: str, entries: Sequence[OverSeeds]) -> list[str]:
+    """The parts of a page with a table of pairs; none without pairs."""
+    if not entries:
+        return []
+    heads = ["outcome", "first", "second", "difference", "p (Holm)", ""]
+    count = (
+        f"An interval is of its pair alone; p, by which a pair is separated or not, is corrected for all {len(entries)}"
+    )
+    return [f"{title}:", "", table(heads, map(verdict, entries)), "", f"{count}.", ""]
 
 
 def verdict(entry: OverSeeds) -> list[str]:
@@ -126,16 +169,6 @@ def verdict(entry: OverSeeds) -> list[str]:
 
 def signed(unit: str) -> Callable[[float], str]:
     return (lambda value: f"{100 * value:+.1f} %") if unit == "%" else "{:+.4f}".format
-
-
-def over_seeds(record: Record) -> tuple[OverSeeds, ...]:
-    """Every two arms by both outcomes, paired by seed and corrected together; nothing for a single seed."""
-    if len(seeds(record)) < 2:
-        return ()
-    entries = []
-    for outcome, unit in OUTCOMES.items():
-        entries += comparison.paired(outcome, {arm: of_seeds(record, arm, outcome) for arm in arms(record)}, unit)
-    return comparison.corrected(entries)
 
 
 def not_separated(pairs: Sequence[OverSeeds], arm: str, outcome: str) -> str:
@@ -164,7 +197,7 @@ def shown(record: Record, arm: str, name: str) -> str:
 def spell(over: Interval | float, show: Callable[[float], str]) -> str:
     if isinstance(over, float):
         return show(over)
-    return f"{show(over.estimate)} ({show(over.low)} to {show(over.high)})"
+    return f"{show(over.estimate)} ({over.limits(show)})"
 
 
 def interval(values: Sequence[float]) -> Interval | float:
@@ -195,20 +228,30 @@ def seeds(record: Record) -> list[int]:
     return sorted({run["seed"] for run in record["runs"]})
 
 
+def affinities(record: Record, seed: int) -> list[list[int]]:
+    """The cores that each run of a seed had."""
+    ran = (record["environments"][run["environment"]] for run in record["runs"] if run["seed"] == seed)
+    return [one["affinity"] for one in ran]
+
+
 def notes(record: Record) -> Iterator[str]:
     """How much of the study this is, and what it took."""
     done, asked = seeds(record), record["seeds_asked_for"]
     environment, *_ = record["environments"]
     commits = dict.fromkeys((one["code"]["commit"] or "unknown")[:12] for one in record["environments"])
+    cores = {seed: {tuple(affinity) for affinity in affinities(record, seed)} for seed in done}
+    is_shared = all(len(of_seed) == 1 for of_seed in cores.values())
+    each = "the runs of a seed on the same one of them" if is_shared else "one for each of two runs at a time"
     seconds = np.array([[sum(run["timings"].values()), run["timings"].get("evaluate", 0.0)] for run in record["runs"]])
-    whole, evaluation = seconds.mean(axis=0) / 60
+    training, evaluation = (seconds[:, 0] - seconds[:, 1]) / 60, seconds[:, 1] / 60
     run = record["runs"][0]
     yield (
         f"- {len(done)} of {len(asked)} seeds of {run['num_parameters']:,} parameters; {run['num_steps']} steps and "
-        f"{run['flops']:.2g} FLOPs a run, {whole - evaluation:.1f} minutes of training and {evaluation:.1f} of "
-        "evaluation; the runs that chose the rates come on top. Intervals are Student's over seeds (95 %)."
+        f"{run['flops']:.2g} FLOPs a run, {training.mean():.1f} minutes of training (the longest "
+        f"{training.max():.1f}) and {evaluation.mean():.1f} of evaluation; the runs that chose the rates come on top. "
+        "Intervals are Student's over seeds (95 %)."
     )
     yield (
-        f"- {environment['num_cpus']} CPU cores, one for each of two runs at a time; jax "
+        f"- {environment['num_cpus']} CPU cores, {each}; jax "
         f"{environment['versions']['jax']}, commit {', '.join(commits)}."
     )

@@ -137,10 +137,12 @@ def planted(seeds, value):
                 for metric, unit in ((tables.VALID, "%"), (tables.BITS, ""))
             ]
             runs.append({"arm": title, "seed": seed, "metrics": metrics, "num_steps": 1, "flops": 1e9})
+            runs[-1]["environment"] = len(runs) % 2
             runs[-1]["num_parameters"] = 7
             runs[-1]["timings"] = {"train": 60.0 * (1 + seed), "evaluate": 30.0}
     environment = {"num_cpus": 2, "versions": {"jax": "0"}, "code": {"commit": "0123456789abcdef"}}
-    return {"runs": runs, "seeds_asked_for": [0, 1, 2], "environments": [environment]}
+    environments = [environment | {"affinity": [core]} for core in (0, 1)]
+    return {"runs": runs, "seeds_asked_for": [0, 1, 2], "environments": environments}
 
 
 def test_main_effects_are_those_that_were_planted():
@@ -162,7 +164,13 @@ def test_main_effects_are_those_that_were_planted():
     assert found[tables.BITS, "w = 1", "w = EDM"].verdict == "separated"
     lines = tables.factorial(made).splitlines()
     assert any(line.startswith("| x0 | 45.") for line in lines)
-    assert any("3 of 3 seeds" in line and "2.0 minutes of training and 0.5 of evaluation" in line for line in lines)
+    assert any(
+        "3 of 3 seeds" in line and "2.0 minutes of training (the longest 3.0) and 0.5 of" in line for line in lines
+    )
+    assert any("p, by which a pair is separated or not, is corrected for all 18." in line for line in lines)
+    assert any("2 CPU cores, one for each of two runs at a time" in line for line in lines)
+    made["environments"] = made["environments"][:1] * 2
+    assert "2 CPU cores, the runs of a seed on the same one of them" in tables.factorial(made)
 
 
 def a_seed(seed, titles, rate=1e-3):
@@ -335,38 +343,110 @@ def test_a_key_is_of_what_an_arm_does_and_of_what_is_measured(monkeypatch):
 
 
 def test_the_floor_is_measured_once(monkeypatch, tmp_path):
+    """Also where rates were chosen and recorded before anything was measured."""
+    report = a_seed(0, ["DDPM, L_simple", "DDPM, L_vlb"])
     monkeypatch.setattr(records, "HERE", tmp_path)
-    records.write("floor", a_seed(0, ["DDPM, L_simple", "DDPM, L_vlb"]), {"floor": 4.7})
+    monkeypatch.setattr(entropy, "bits_per_dim", lambda source, count: np.array([4.0, 5.0]))
+    records.write_chosen("floor", report.selections)
+    assert study.floor(grid.get_config("floor"), []) == {"floor": 4.5}
+    records.write("floor", report, {"floor": 4.7})
     assert study.floor(grid.get_config("floor"), []) == {"floor": 4.7}
 
 
-def test_routes_and_densities_are_told(recorded):
-    metrics = [
-        metric | {"name": name} for name, metric in zip(tables.ROUTES, recorded["runs"][0]["metrics"], strict=False)
-    ]
-    runs = [run | {"metrics": [metric | {"value": 4.8, "unit": ""} for metric in metrics]} for run in recorded["runs"]]
-    lines = tables.floor(recorded | {"runs": runs, "floor": 4.75}).splitlines()
-    assert sum("| 4.800 (4.800 to 4.800) |" in line and "+0.050" in line for line in lines) == 6
+def rows_of(text):
+    """Of the tables of a page, by their cells."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_routes_are_told_and_compared(recorded):
+    """The discrete bound is 0.1 above the others; the second objective 1.00 and, in seed 1, 1.01 above the first."""
+
+    def metrics(run):
+        of_arm = (1.0 + 0.01 * run["seed"]) * (run["arm"] == "Discrete")
+        above = dict(zip(tables.ROUTES, (0.1, 0.0, 0.0), strict=True))
+        whole = {name: 4.8 + of_arm + more + 1e-4 * run["seed"] * more for name, more in above.items()}
+        return [
+            {"name": name, "value": value, "low": value, "high": value, "unit": ""} for name, value in whole.items()
+        ]
+
+    runs = [run | {"metrics": metrics(run)} for run in recorded["runs"]]
+    told = tables.floor(recorded | {"runs": runs, "floor": 4.75})
+    rows = rows_of(told)
+    assert sum(row[2].startswith("4.800 (4.800 to 4.800)") and row[4].startswith("+0.050") for row in rows) == 2
+    found = {tuple(row[:3]): row for row in rows if row[-1].endswith("separated")}
+    assert len(found) == 2 * 3 + 3 and "corrected for all 9." in told
+    assert found["Discrete", "discrete bound", "flow"][3].startswith("+0.1000 (")
+    assert found["Discrete", "discrete bound", "flow"][-1] == "separated"
+    assert found["Continuous", "continuous bound", "flow"][-1] == "not separated"
+    assert found["flow", "Continuous", "Discrete"][3].startswith("-1.0050 (")
+
+
+def test_densities_are_told_and_compared_by_what_was_declared(recorded):
     even = grid.DENSITIES[grid.EVEN][0]
-    runs = [run | {"arm": even if run["arm"] == "Continuous" else "other"} for run in recorded["runs"]]
-    variances = {str(seed): {even: 2.0, "other": 1.0 + 0.2 * seed} for seed in (0, 1)}
-    (row,) = (
-        line
-        for line in tables.density(recorded | {"runs": runs, "gradient_variance": variances}).splitlines()
-        if line.startswith("| other |")
+    errors = {0: ((500, 0.1), (1000, 0.05)), 1: ((500, 0.1002), (1000, 0.0502))}
+
+    def changed(run):
+        is_even = run["arm"] == "Continuous"
+        error = [(step, value + (0.0 if is_even else 0.02 + 1e-5 * run["seed"])) for step, value in errors[run["seed"]]]
+        return run | {"arm": even if is_even else "other", "noise_error": error}
+
+    variances = {str(seed): {even: 2.0, "other": 1.0 + 0.01 * seed} for seed in (0, 1, 2)}  # seed 2 lacks a run
+    made = recorded | {"runs": [changed(run) for run in recorded["runs"]], "gradient_variance": variances}
+    rows = rows_of(tables.density(made))
+    (other,) = (row for row in rows if row[0] == "other")
+    assert other[1].startswith("0.50 (") and other[2].startswith("0.1201 (")
+    pairs = {row[0]: row for row in rows if row[1:3] == [even, "other"]}
+    assert list(pairs) == list(grid.OUTCOMES["density"][:3]), "and no other outcome"
+    assert pairs[grid.VARIANCE][3].startswith("+0.4975 (")
+    assert pairs["noise error, step 1000"][3].startswith("-0.0200 (")
+    assert {row[-1] for row in pairs.values()} == {"separated"}
+
+
+def test_what_the_page_says_of_perfect_networks_is_so():
+    """On Gaussian pixels of the sensor's standard deviation every posterior is known: a network that gives its mean
+    loses in a step of the chain what the step's variance is wrong by, and in the last one what its Gaussian of the
+    level's own variance is too wide by.
+    """
+    page = tables.PAGE.read_text()
+    variance = grid.SENSOR_NOISE**2
+    chain, ve = (
+        models_of(study_name, (name,))[name].objective
+        for study_name, name in (("floor", "ddpm"), ("presets", "ve_sde"))
     )
-    assert "| 0.55 (" in row and "| 2.0000 (" in row
+
+    def last_step(log_snr):
+        share = variance / (variance + math.exp(-log_snr))  # of the level's variance, what the posterior has
+        return (share - 1.0 - math.log(share)) / 2 / math.log(2)
+
+    cleanest = schedules.log_snr(ve.schedule, jnp.array(ve.times.ends(ve.schedule)[0]))
+    told = {"last step would cost": last_step(grid.RANGE[1]), "where it costs": last_step(float(cleanest))}
+    steps = jnp.arange(1, chain.schedule.num_steps + 1) / chain.schedule.num_steps
+    log_snr = np.asarray(schedules.log_snr(chain.schedule, steps), np.float64)
+    alpha2, sigma2 = 1 / (1 + np.exp(-log_snr)), 1 / (1 + np.exp(log_snr))
+    upper = sigma2[1:] - alpha2[1:] / alpha2[:-1] * sigma2[:-1]
+    lower = upper * sigma2[:-1] / sigma2[1:]
+    left = variance * sigma2 / (variance * alpha2 + sigma2)  # of x0, given x_t
+    true = lower + alpha2[:-1] * (upper / sigma2[1:]) ** 2 * left[1:]
+    for words, taken in (("that costs", upper), ("the lower one", lower)):
+        steps_lose = (true / taken - 1.0 - np.log(true / taken)).sum() / 2
+        told[words] = steps_lose / math.log(2) + last_step(log_snr[0])
+    for words, bits in told.items():
+        assert f"{words} {bits:.3f}" in page.replace("\n", " "), words
 
 
-def test_the_excess_is_above_the_best_arm_where_an_arm_was_trained():
-    def run(arm, seed, points):
-        return {"arm": arm, "seed": seed, "bits_per_log_snr": points}
-
-    runs = [run("a", 0, [[0.0, 1.0], [1.0, 5.0]]), run("a", 1, [[0.0, 3.0], [1.0, 7.0]])]
-    runs += [run("b", 0, [[1.0, 4.0]]), run("b", 1, [[1.0, 6.0]])]
-    found = figures.excess({"runs": runs})
-    np.testing.assert_allclose(np.array(found["a"]), [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
-    np.testing.assert_allclose(np.array(found["b"])[:, 0], [1.0, 0.0, 0.0, 0.0])
+def test_what_is_declared_is_what_the_studies_and_their_tables_compare():
+    for study_name, outcomes in grid.OUTCOMES.items():
+        config = grid.get_config(study_name)
+        asked = set(config.compare.outcomes)
+        assert asked == set(outcomes if study_name != "density" else grid.SCORES)
+    steps = range(config.run.validate_every_steps, config.run.num_steps + 1, config.run.validate_every_steps)
+    assert grid.OUTCOMES["density"] == (grid.VARIANCE, *(f"noise error, step {step}" for step in steps))
+    found = records.complete()
+    compared = {"factorial": tables.main_effects, "presets": tables.over_seeds}
+    for study_name, pairs in compared.items():
+        assert {one.metric for one in pairs(found[study_name])} == set(grid.OUTCOMES[study_name])
+    assert set(tables.of_densities(found["density"])) == set(grid.OUTCOMES["density"])
+    assert set(tables.ROUTES) == set(grid.OUTCOMES["floor"])
 
 
 def test_the_pages_are_of_the_records_alone(monkeypatch, tmp_path):

@@ -113,9 +113,57 @@ def test_verdicts_and_pass_marks_follow_the_numbers(page, numbers):
     assert (text.count("✓ pass"), text.count("✗ fail")) == (3, 1)
 
 
-def test_a_score_stands_beside_that_of_the_data(page, the_report):
+def with_a_bias(arms):
+    """The arms with a distance that falls with the number of clips along a straight line, to 0.2 or so."""
+    made = []
+    for index, arm in enumerate(arms):
+        at_infinity = 0.2 + 0.1 * index
+        curve = tuple((number, at_infinity + 10.0 / number) for number in (100, 75, 50))
+        metric = record.Metric("FVD", curve[0][1], None, None, "", False, {}, 0.05 + 0.01 * index, at_infinity, curve)
+        changed = dataclasses.replace(arm.record, metrics=(*arm.record.metrics, metric))
+        made.append(dataclasses.replace(arm, record=changed))
+    return tuple(made)
+
+
+@pytest.mark.feature("O20")
+def test_a_score_stands_beside_that_of_the_data_and_of_infinitely_many_clips(page, the_report):
     text = " ".join(_Page(page).text)
-    assert text.count("the data: 0.034") == len(the_report.arms)
+    assert text.count("the data: 0.034") == len(the_report.arms) and "of infinitely many" not in text
+    changed = dataclasses.replace(the_report, arms=with_a_bias(the_report.arms))
+    told = " ".join(_Page(report.page.render(changed)).text)
+    for index in range(3):
+        assert f"the data: {0.05 + 0.01 * index:.2f} of infinitely many: {0.2 + 0.1 * index:.1f}" in told
+    (row,) = (line for line in report_text.markdown(changed).splitlines() if "; of infinitely many 0.3" in line)
+    assert row.startswith("| Discrete DDPM |") and "0.4; the data 0.06;" in row
+
+
+@pytest.mark.feature("O20")
+def test_a_mean_over_seeds_stands_beside_those_of_floor_and_of_infinitely_many_clips(of_seeds):
+    changed = dataclasses.replace(of_seeds, arms=with_a_bias(of_seeds.arms))
+    means = report.page.render(changed).split("mean over seeds</th>")[1].split("</tbody>")[0]
+    assert re.findall(r"the data: ([\d.]+)</small><small>of infinitely many: ([\d.]+)", means) == [
+        ("0.055", "0.25"),
+        ("0.075", "0.45"),
+    ]
+    first, *others = changed.arms
+    bare = dataclasses.replace(first.record.metrics[-1], floor=None)
+    lacking = dataclasses.replace(first.record, metrics=(*first.record.metrics[:-1], bare))
+    arms = (dataclasses.replace(first, record=lacking), *others)
+    means = report.page.render(dataclasses.replace(changed, arms=arms)).split("mean over seeds</th>")[1]
+    assert re.findall(r"the data: ([\d.]+)", means.split("</tbody>")[0]) == ["0.075"], "a mean of one of two runs"
+
+
+@pytest.mark.feature("O20")
+def test_the_fall_with_the_number_of_clips_is_drawn_to_where_it_leads(the_report, page):
+    """Over 1 / clips the line is straight, and its end at zero is the value at infinity."""
+    changed = dataclasses.replace(the_report, arms=with_a_bias(the_report.arms))
+    lines = _points(_chart(report.page.render(changed), "FVD, by the number of clips"), "polyline")
+    assert len(lines) == 3
+    for line in lines.values():
+        slopes = np.diff(line[:, 1]) / np.diff(line[:, 0])
+        assert len(line) == 4 and line[0][0] == pytest.approx(plot.LEFT, abs=0.1)
+        np.testing.assert_allclose(slopes, slopes[0], rtol=0.05)
+    assert "by the number of clips" not in page.lower(), "nothing depends on it"
 
 
 @pytest.mark.parametrize(("relation", "passed"), [(">=", [False, True, True]), ("<=", [True, True, False])])
@@ -269,34 +317,8 @@ def test_numbers_have_three_digits(value, text):
 
 
 @pytest.fixture(scope="module")
-def of_seeds(the_report):
-    """Two arms with two seeds each, whose curves and scores are known, and clips drawn by a shared sampler too."""
-    arms = []
-    for arm, seed in itertools.product((0, 1), (0, 1)):
-        one = the_report.arms[arm]
-        metric, value = one.record.metrics[0], 0.5 + 0.2 * arm + 0.02 * seed
-        shared = [
-            dataclasses.replace(
-                metric,
-                name=f"valid clips, common_{count}",
-                value=value * count / 16,
-                protocol={"sampling": f"common_{count}", "sampler": {"name": "ddim", "num_steps": count - 1}}
-                | {"network_evaluations": count, "seed": seed},
-            )
-            for count in (8, 16)
-        ]
-        curve = {record.PER_LOG_SNR: ((-2.0, 1.0 + arm + 0.1 * seed), (2.0, 3.0 - arm))}
-        changed = dataclasses.replace(
-            one.record,
-            metrics=(dataclasses.replace(metric, value=value), *shared),
-            level_losses=curve,
-            curves={"train/loss": ((1, 1.0 + seed), (2, 0.5 + seed + arm))},
-            seeds={"config": seed},
-        )
-        arms.append(dataclasses.replace(one, name=f"{arm}_{seed}", group=f"arm {arm}", record=changed))
-    return dataclasses.replace(
-        the_report, arms=tuple(arms), comparisons=(), correlations=(), over_seeds=(), healthy=Healthy(), selections=()
-    )
+def of_seeds():
+    return examples.a_report_of_seeds()
 
 
 def _chart(page, title):
@@ -329,6 +351,9 @@ def test_bits_per_log_snr_are_shown_beyond_the_best_arm(of_seeds):
     np.testing.assert_allclose(lines["0"][0][1], lines["1"][1][1], atol=0.1)
     np.testing.assert_allclose(lines["0"][1][1], lines["1"][0][1], atol=0.1)
     assert lines["1"][0][1] < lines["0"][0][1]
+    # a seed adds 0.1 to both arms at -2, which is no part of how far they are apart: no band is left
+    for band in _points(chart, "polygon").values():
+        assert abs(band[0][1] - band[-1][1]) < 0.1
 
 
 @pytest.mark.feature("O20")
@@ -361,7 +386,7 @@ def test_the_text_has_the_same_numbers(of_seeds, tmp_path):
     text = (tmp_path / report.MARKDOWN_NAME).read_text()
     own, *shared = text.split("## Scores by")[1:]
     assert "own sampler" in own and "50.0 %" in own and len(shared) == 2 and "common_8" in shared[0]
-    assert "3 of" not in text and "| valid | real clips | 100.0 % | >= 99.0 % | passed |" in text
+    assert "3 of" not in text and "| valid clips | real clips | 100.0 % | >= 99.0 % | passed |" in text
 
 
 def test_what_a_person_wrote_is_text_in_the_markdown_too(the_report):
@@ -376,8 +401,10 @@ def test_rates_that_were_tried_are_shown_with_where_they_end(the_report):
     inside = dataclasses.replace(the_report, selections=(Selection(title, tried),))
     at_end = dataclasses.replace(the_report, selections=(Selection(title, tried[:2]),))
     pages = [report.page.render(each) for each in (inside, at_end)]
-    assert "<td>0.002</td><td>short</td><td>0.001: 0.3, 0.002: 0.25 and 0.2, 0.004: diverged</td>" in pages[0]
-    assert "<td>0.002, the last that was tried on its side</td>" in pages[1]
+    assert (
+        '<td class="num">0.002</td><td>short</td><td>0.001: 0.3, 0.002: 0.25 and 0.2, 0.004: diverged</td>' in pages[0]
+    )
+    assert ">0.002, the last that was tried on its side</td>" in pages[1]
     assert f"| {title} | 0.002 | yes | short |" in report_text.markdown(inside)
     assert f"| {title} | 0.002 | NO | short |" in report_text.markdown(at_end)
     numbers = report.to_json(inside)["selections"]

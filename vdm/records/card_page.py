@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 
 from vdm.records import card, identity
+from vdm.records.readme import table
 from vdm.records.record import Metric, Record
 from vdm.records.replay import TOLERANCES, Replay
 
@@ -48,19 +49,23 @@ def _about(done: Record) -> str:
 
 def _scores(done: Record) -> str:
     numbers = {protocol: number for number, protocol in enumerate(_distinct(done), start=1)}
-    rows = ["## Scores", "", "| score | value | 95 % | of the data themselves | protocol |", "|---|---|---|---|---|"]
-    rows += [
-        f"| {_word(metric.name)} | {_value(metric, metric.value)} | {_interval(metric)} | "
-        f"{'' if metric.floor is None else _value(metric, metric.floor)} | "
-        f"{numbers[identity.canonical_json(metric.protocol)]} |"
+    heads = ("score", "value", "95 %", "of the data themselves", "of infinitely many samples", "protocol")
+    rows = [
+        (
+            _word(metric.name),
+            _value(metric, metric.value),
+            _interval(metric),
+            *("" if value is None else _value(metric, value) for value in (metric.floor, metric.at_infinity)),
+            str(numbers[identity.canonical_json(metric.protocol)]),
+        )
         for metric in done.metrics
     ]
     rows += [
-        f"| {_word(name)} at log-SNR {log_snr:g} | {loss:.4g} | | | held-out clips |"
+        (f"{_word(name)} at log-SNR {log_snr:g}", f"{loss:.4g}", "", "", "", "held-out clips")
         for name, points in done.level_losses.items()
         for log_snr, loss in points
     ]
-    return "\n".join(rows)
+    return f"## Scores\n\n{table(heads, rows)}"
 
 
 def _protocols(done: Record) -> str:

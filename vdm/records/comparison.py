@@ -282,7 +282,7 @@ def _require_same_protocols(arms: tuple[Arm, ...]) -> None:
     for arm in arms:
         for metric in arm.record.metrics:
             other, first = seen.setdefault(metric.name, (arm, metric))
-            old, new = _protocol(other, first), _protocol(arm, metric)
+            old, new = _comparable(other, first), _comparable(arm, metric)
             if old != new:
                 lines = "; ".join(identity.differences(old, new))
                 raise ValueError(
@@ -291,9 +291,17 @@ def _require_same_protocols(arms: tuple[Arm, ...]) -> None:
                 )
 
 
-def _protocol(arm: Arm, metric: Metric) -> Mapping[str, Any]:
-    """What must agree. A run measured with its own seed is a repetition of one that was measured with its own."""
+def _comparable(arm: Arm, metric: Metric) -> Mapping[str, Any]:
+    """What must agree."""
+    protocol = protocol_of(arm, metric)
+    return {"protocol": protocol, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
+
+
+def protocol_of(arm: Arm, metric: Metric) -> Mapping[str, Any]:
+    """That of a report, which its arms share. A run measured with its own seed is a repetition of one that was measured
+    with its own.
+    """
     protocol = dict(metric.protocol)
     if protocol.get("seed") in arm.record.seeds.values():
         protocol["seed"] = "the run's"
-    return {"protocol": protocol, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
+    return protocol

@@ -6,6 +6,7 @@ The page's frame, style and script are in web/; here its sections are made from 
 from __future__ import annotations
 
 import base64
+import collections
 import html
 import io
 import string
@@ -15,9 +16,10 @@ from pathlib import Path
 from einops import rearrange, repeat
 from PIL import Image
 
-from vdm.records import identity, page_costs, page_curves, page_scores, plot
+from vdm.records import identity, page_costs, page_curves, page_links, page_scores, plot
 from vdm.records import page_parts as parts
 from vdm.records.comparison import Arm, Clips, Correlation, OverSeeds, PassLine, Report
+from vdm.records.page_links import Links
 from vdm.records.statistics import Interval
 
 WEB = Path(__file__).with_name("web")
@@ -28,15 +30,16 @@ RELATIONS = {">=": "≥", "<=": "≤"}
 
 def render(report: Report) -> str:
     """The whole page. Every word that comes from the report is escaped."""
+    links = page_links.of(report.arms)
     sections = (
-        _verdicts(report),
+        _verdicts(report, links),
         _player(report),
-        page_scores.render(report),
-        page_curves.render(report),
-        page_costs.render(report),
-        _pass_lines(report),
-        _selections(report),
-        _spreads(report),
+        page_scores.render(report, links),
+        page_curves.render(report, links),
+        page_costs.render(report, links),
+        _pass_lines(report, links),
+        _selections(report, links),
+        _spreads(report, links),
         _configs(report),
         _notes(report),
         _provenance(report),
@@ -69,17 +72,18 @@ def _tally(lines: Sequence[PassLine]) -> str:
     return f'<a class="{kind}" href="#pass-lines">{passed} of {len(lines)} pass lines hold</a>'
 
 
-def _verdicts(report: Report) -> str:
+def _verdicts(report: Report, links: Links) -> str:
     pairs = list(dict.fromkeys((entry.first, entry.second) for entry in (*report.comparisons, *report.correlations)))
     slots = dict(zip((arm.name for arm in report.arms), parts.slots(report.arms), strict=True))
-    over_seeds = [_seeds_card(entry, "these") for entry in report.over_seeds]
-    healthy = [_seeds_card(entry, "the healthy run's") for entry in report.healthy.over_seeds]
-    cards = [_card(report, slots, *pair) for pair in pairs]
+    elsewhere = Links({}, {})  # the healthy run's numbers are of no run of this page
+    over_seeds = [_seeds_card(entry, "these", links) for entry in report.over_seeds]
+    healthy = [_seeds_card(entry, "the healthy run's", elsewhere) for entry in report.healthy.over_seeds]
+    cards = [_card(report, slots, links, *pair) for pair in pairs]
     if not (over_seeds or healthy or cards):
         return ""
     if len(over_seeds) > MAX_CARDS:
         pairs_of_runs = parts.folded("Two runs of one seed at a time", _cards(cards))
-        shown = f"{_seeds_table(report.over_seeds)}{_cards(healthy)}{pairs_of_runs}"
+        shown = f"{_seeds_table(report.over_seeds, links)}{_cards(healthy)}{pairs_of_runs}"
     else:
         shown = _cards([*over_seeds, *healthy, *cards])
     return (
@@ -96,13 +100,14 @@ def _cards(cards: Sequence[str]) -> str:
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _seeds_table(entries: Sequence[OverSeeds]) -> str:
+def _seeds_table(entries: Sequence[OverSeeds], links: Links) -> str:
     numbers = ("first minus second", "p (Holm)", "correlation over seeds")
     buttons = "".join(map(parts.sort_title, numbers))
     head = f"<tr><th>first</th><th>second</th><th>metric</th>{buttons}<th></th></tr>"
     rows = []
     for entry in entries:
-        words = "".join(f"<td>{html.escape(word)}</td>" for word in (entry.first, entry.second, entry.metric))
+        whose = (links.arm(entry.first), links.arm(entry.second), links.metric(entry.metric))
+        words = "".join(f"<td>{word}</td>" for word in whose)
         cells = (
             parts.number_cell(entry.difference.estimate, parts.interval(entry.difference, entry.unit, signed=True)),
             parts.number_cell(entry.p_value, "–" if entry.p_value is None else f"{entry.p_value:.2g}"),
@@ -112,31 +117,35 @@ def _seeds_table(entries: Sequence[OverSeeds]) -> str:
     return parts.sortable(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>")
 
 
-def _seeds_card(entry: OverSeeds, whose: str) -> str:
-    pair = html.escape(f"{entry.first} vs {entry.second}, over {whose} {len(entry.by_seed)} seeds")
+def _seeds_card(entry: OverSeeds, whose: str, links: Links) -> str:
+    pair = f"{links.arm(entry.first)} vs {links.arm(entry.second)}"
+    pair += html.escape(f", over {whose} {len(entry.by_seed)} seeds")
     head = f'<div class="pair">{pair}</div><div class="verdict">{entry.verdict.capitalize()}</div>'
     by_seed = ", ".join(parts.number(value, entry.unit) for value in entry.by_seed)
-    row = _difference(entry.metric, entry.difference, entry.unit)
+    row = _difference(links.metric(entry.metric), entry.difference, entry.unit)
     chance = "" if entry.p_value is None else f"<dd>p = {entry.p_value:.2g}, corrected for all pairs</dd>"
     paired = "" if entry.correlation is None else f"<dd>the arms' correlation over seeds: {entry.correlation:.2f}</dd>"
     return f'<article class="card">{head}<dl>{row}<dd>by seed: {by_seed}</dd>{chance}{paired}</dl></article>'
 
 
-def _card(report: Report, slots: dict[str, int], first: str, second: str) -> str:
+def _card(report: Report, slots: dict[str, int], links: Links, first: str, second: str) -> str:
     comparisons = [entry for entry in report.comparisons if (entry.first, entry.second) == (first, second)]
     correlations = [entry for entry in report.correlations if (entry.first, entry.second) == (first, second)]
-    titles = {arm.name: arm.title for arm in report.arms}
-    pair = " vs ".join(parts.key(slots[name], titles[name]) for name in (first, second))
-    rows = [_difference(f"{entry.metric}, over samples", entry.difference, entry.unit) for entry in comparisons]
+    arms = {arm.name: arm for arm in report.arms}
+    pair = " vs ".join(links.run(arms[name], slots[name]) for name in (first, second))
+    rows = [
+        _difference(links.metric(entry.metric, ", over samples"), entry.difference, entry.unit) for entry in comparisons
+    ]
     rows += map(_correlation, correlations)
     return f'<article class="card"><div class="pair">{pair}</div><dl>{"".join(rows)}</dl></article>'
 
 
 def _difference(what: str, difference: Interval, unit: str) -> str:
+    """`what` is HTML."""
     bound = max(abs(difference.low), abs(difference.high), 1e-12)
     row = (2, difference.low, difference.estimate, difference.high)
     forest = plot.intervals([row], (-bound, bound), zero=True)
-    return f"<dt>{html.escape(what)}</dt><dd>{parts.interval(difference, unit, signed=True)}{forest}</dd>"
+    return f"<dt>{what}</dt><dd>{parts.interval(difference, unit, signed=True)}{forest}</dd>"
 
 
 def _correlation(entry: Correlation) -> str:
@@ -184,10 +193,10 @@ def _who(title: str, text: str, mark: str) -> str:
     return f'<span class="key">{mark}{html.escape(title)}</span>{small}'
 
 
-def _pass_lines(report: Report) -> str:
+def _pass_lines(report: Report, links: Links) -> str:
     if not report.pass_lines:
         return ""
-    rows = "".join(map(_pass_line, report.pass_lines))
+    rows = "".join(_pass_line(line, links) for line in report.pass_lines)
     return (
         '<section id="pass-lines"><h2>Pass lines</h2><p class="hint">Drawn before the run.</p><div class="scroll">'
         "<table><tr><th>line</th><th>measured on</th><th>value</th><th>limit</th><th></th></tr>"
@@ -195,24 +204,25 @@ def _pass_lines(report: Report) -> str:
     )
 
 
-def _pass_line(line: PassLine) -> str:
+def _pass_line(line: PassLine, links: Links) -> str:
     mark = '<span class="pass">✓ pass</span>' if line.passed else '<span class="fail">✗ fail</span>'
     limit = f"{RELATIONS[line.relation]} {parts.value(line.limit, line.unit)}"
-    words = "".join(f"<td>{html.escape(word)}</td>" for word in (line.what, line.arm))
+    words = "".join(f"<td>{word}</td>" for word in (links.metric(line.what), links.arm(line.arm)))
     numbers = "".join(f'<td class="num">{number}</td>' for number in (parts.value(line.value, line.unit), limit))
     return f"<tr>{words}{numbers}<td>{mark}</td></tr>"
 
 
-def _selections(report: Report) -> str:
+def _selections(report: Report, links: Links) -> str:
     if not report.selections:
         return ""
     slots, lines, rows = {title: slot for slot, title in parts.legend(report.arms)}, [], []
     for entry in report.selections:
         lines.append(plot.Line(slots[entry.arm], [(one.rate, one.best) for one in entry.tried if one.losses]))
         where = "" if entry.is_interior else ", the last that was tried on its side"
-        words = (f"{entry.chosen.rate:.3g}{where}", entry.average, ", ".join(map(parts.tried, entry.tried)))
-        cells = "".join(f"<td>{html.escape(word)}</td>" for word in words)
-        rows.append(f'<tr><th scope="row">{parts.key(slots[entry.arm], entry.arm)}</th>{cells}</tr>')
+        cells = f'<td class="num">{entry.chosen.rate:.3g}{where}</td>'
+        words = (entry.average, ", ".join(map(parts.tried, entry.tried)))
+        cells += "".join(f"<td>{html.escape(word)}</td>" for word in words)
+        rows.append(f'<tr><th scope="row">{links.arm(entry.arm, slots[entry.arm])}</th>{cells}</tr>')
     title = "own loss on the selection split, by learning rate"
     chart = parts.figure(title, plot.chart(title, "learning rate", lines, log_x=True))
     return (
@@ -224,13 +234,14 @@ def _selections(report: Report) -> str:
     )
 
 
-def _spreads(report: Report) -> str:
+def _spreads(report: Report, links: Links) -> str:
     if not report.spreads:
         return ""
     rows = []
     for entry in report.spreads:
         values = ", ".join(parts.number(value, entry.unit) for value in entry.values)
-        words = "".join(f"<td>{html.escape(word)}</td>" for word in (entry.metric, entry.arm, entry.part))
+        whose = (links.metric(entry.metric), links.arm(entry.arm), html.escape(entry.part))
+        words = "".join(f"<td>{word}</td>" for word in whose)
         deviation = parts.number(entry.standard_deviation, entry.unit)
         rows.append(f'<tr>{words}<td class="num">{deviation}</td><td class="num">{values}</td></tr>')
     return (
@@ -274,13 +285,19 @@ def _notes(report: Report) -> str:
 
 
 def _provenance(report: Report) -> str:
-    tables = [_provenance_of(arm) for arm in report.arms]
+    """A column for each run, those of an arm beside each other."""
+    of_slots = sorted(zip(parts.slots(report.arms), report.arms, strict=True), key=lambda pair: pair[0])
+    tables = [_provenance_of(arm) for _, arm in of_slots]
     keys = dict.fromkeys(key for table in tables for key in table)
     rows = "".join(_text_row(key, [table.get(key, "–") for table in tables]) for key in keys)
-    head = "".join(
-        f'<th id="{page_scores.anchor(arm)}">{parts.key(slot, arm.title)}</th>'
-        for slot, arm in zip(parts.slots(report.arms), report.arms, strict=True)
-    )
+    counts = collections.Counter(slot for slot, _ in of_slots)
+    head = "".join(f'<th id="{page_links.of_run(arm)}">{parts.key(slot, arm.title)}</th>' for slot, arm in of_slots)
+    if any(arm.group not in ("", arm.title) for arm in report.arms):
+        grid = "".join(
+            f'<th id="{page_links.of_slot(slot)}" colspan="{counts[slot]}">{parts.key(slot, title)}</th>'
+            for slot, title in parts.legend(report.arms)
+        )
+        head = f"{grid}</tr><tr><th></th>{head}"
     whole = ", ".join(f"{what} {parts.duration(seconds)}" for what, seconds in report.timings.items())
     summary = f'<p class="hint">The comparison as a whole: {html.escape(whole)}.</p>' if whole else ""
     return (

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from vdm.records import curves, plot
 from vdm.records import page_parts as parts
-from vdm.records import plot
 from vdm.records.comparison import Arm, Report
+from vdm.records.page_links import Links
 from vdm.records.record import PER_LOG_SNR, Record
 
 Points = Sequence[tuple[float, float]]
 Tables = Mapping[str, Points]  # name -> (step or log_snr, value)
 
 
-def render(report: Report) -> str:
+def render(report: Report, links: Links) -> str:
     """The section."""
     charts = [
         *_charts(report, "step", "{}", lambda record: record.curves),
@@ -21,7 +22,7 @@ def render(report: Report) -> str:
         *_excess(report),
         *_charts(report, "log-SNR", "{}: what each objective weighs", _effective_weights),
     ]
-    legend = "".join(parts.key(slot, title) for slot, title in parts.legend(report.arms))
+    legend = "".join(links.arm(title, slot) for slot, title in parts.legend(report.arms))
     grey = " The grey band is a healthy run." if report.healthy.bands else ""
     seeds = " A line is the mean over seeds, its band all of them." if _has_seeds(report.arms) else ""
     return (
@@ -38,11 +39,9 @@ def lines(arms: Sequence[Arm], points_of: Callable[[Arm], Points]) -> list[plot.
         if points := points_of(arm):
             by_slot.setdefault(slot, []).append(points)
     drawn = []
-    for slot, curves in by_slot.items():
-        found = [dict(curve) for curve in curves]
-        shared = sorted(set.intersection(*map(set, found)))
-        rows = [(x, [curve[x] for curve in found]) for x in shared]
-        band = [(x, min(values), max(values)) for x, values in rows] if len(found) > 1 else []
+    for slot, of_slot in by_slot.items():
+        rows = curves.together(of_slot).items()
+        band = [(x, min(values), max(values)) for x, values in rows] if len(of_slot) > 1 else []
         if rows:
             drawn.append(plot.Line(slot, [(x, sum(values) / len(values)) for x, values in rows], band))
     return drawn
@@ -59,24 +58,22 @@ def _charts(report: Report, x_label: str, title: str, tables: Callable[[Record],
 
 
 def _excess(report: Report) -> list[str]:
-    """Bits per dimension and unit of log-SNR beyond the best arm's. An arm is blank at levels that it was not trained
-    at, and left out where it was not trained at all.
+    """Bits per dimension and unit of log-SNR beyond the best arm's in the same seed. An arm is blank at levels that it
+    was not trained at, and left out where it was not trained at all.
     """
-    best: dict[float, float] = {}
-    drawn = lines(report.arms, lambda arm: arm.record.level_losses.get(PER_LOG_SNR, ()) if arm.record.num_steps else ())
-    for line in drawn:
-        for log_snr, value in line.points:
-            best[log_snr] = min(value, best.get(log_snr, value))
-    if len(drawn) < 2:
+    of_slots: dict[int, dict[int, Points]] = {}
+    for slot, arm in zip(parts.slots(report.arms), report.arms, strict=True):
+        if arm.record.num_steps and (points := arm.record.level_losses.get(PER_LOG_SNR)):
+            of_slots.setdefault(slot, {})[arm.record.seeds.get("config", 0)] = points
+    if len(of_slots) < 2:
         return []
-    apart = [
-        plot.Line(
-            line.slot,
-            [(x, value - best[x]) for x, value in line.points],
-            [(x, low - best[x], high - best[x]) for x, low, high in line.band],
-        )
-        for line in drawn
-    ]
+    apart = []
+    for slot, rows in curves.excess(of_slots).items():
+        band = [(x, low, high) for x, low, _, high in rows] if len(of_slots[slot]) > 1 else []
+        if rows:
+            apart.append(plot.Line(slot, [(x, mean) for x, _, mean, _ in rows], band))
+    if not apart:
+        return []
     title = f"{PER_LOG_SNR}: minus the best arm's"
     return [parts.figure(title, plot.chart(title, "log-SNR", apart))]
 

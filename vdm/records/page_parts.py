@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Sequence
 
@@ -40,10 +41,10 @@ def swatch(slot: int) -> str:
 
 
 def interval(found: Interval, unit: str, signed: bool = False) -> str:
-    estimate, low, high = (number(amount, unit) for amount in (found.estimate, found.low, found.high))
+    show = functools.partial(number, unit=unit)
     sign = "+" if signed and found.estimate > 0 else ""
     shown = {"%": "points", CORRELATION: ""}.get(unit, html.escape(unit))
-    return f"<span>{sign}{estimate} {shown} <small>({low} to {high})</small></span>"
+    return f"<span>{sign}{show(found.estimate)} {shown} <small>({found.limits(show)})</small></span>"
 
 
 def value(amount: float, unit: str) -> str:

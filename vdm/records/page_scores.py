@@ -4,48 +4,44 @@ scores over network evaluations. Rankings by the one and by the other are never 
 
 from __future__ import annotations
 
+import functools
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from vdm.records import identity, page_curves, plot, statistics
 from vdm.records import page_parts as parts
 from vdm.records.comparison import Arm, Report
+from vdm.records.page_links import Links
 from vdm.records.record import OWN, Metric
 
 Found = Sequence[Metric | None]  # one quantity, arm by arm
 
 
-def render(report: Report) -> str:
+def render(report: Report, links: Links) -> str:
     """The section; empty where nothing was measured."""
     metrics = [metric for arm in report.arms for metric in arm.record.metrics]
     if not metrics:
         return ""
-    numbers = numbered_protocols(metrics)
-    own, *shared = [_table(report.arms, sampling, numbers) for sampling in samplings(metrics)]
+    own, *shared = [_table(report.arms, sampling, links) for sampling in samplings(metrics)]
+    by_evaluations = charts(report.arms, "network evaluations", lambda arm, number: number)
     drawn_alike = (
         '<h3>By samplers that the arms share</h3><p class="hint">One sampler on one grid of noise levels, from the '
         "same noise: what is left is the networks. An arm's rank here says nothing of its rank by its own sampler.</p>"
-        f"{''.join(shared)}{_charts(report.arms)}"
+        f"{''.join(shared)}{by_evaluations}"
     )
     return (
         '<section><h2>Scores of the samples</h2><p class="hint">Every arm by its own sampler, with 95 % intervals: of '
         "a run over samples, of a mean over seeds of training (Student). ↑ higher is better, ↓ lower is better; a "
         f"click on a title sorts.</p>{own}"
-        f"{drawn_alike if shared else ''}{_list(numbers)}</section>"
+        f"{drawn_alike if shared else ''}{_list(links)}</section>"
     )
 
 
 def samplings(metrics: Sequence[Metric]) -> tuple[str, ...]:
     """What drew the clips: the own sampler first."""
     return tuple(dict.fromkeys([OWN, *(metric.sampling for metric in metrics)]))
-
-
-def numbered_protocols(metrics: Sequence[Metric]) -> dict[str, int]:
-    """Each distinct protocol, as text, and its number."""
-    distinct = dict.fromkeys(identity.canonical_json(metric.protocol) for metric in metrics)
-    return {protocol: number for number, protocol in enumerate(distinct, start=1)}
 
 
 def first_of(metrics: Found) -> Metric:
@@ -62,30 +58,31 @@ def by_quantity(arms: Sequence[Arm], sampling: str) -> dict[str, Found]:
     return {name: [of_arm.get(name) for of_arm in of_arms] for name in names}
 
 
-def _table(arms: Sequence[Arm], sampling: str, numbers: Mapping[str, int]) -> str:
+def _table(arms: Sequence[Arm], sampling: str, links: Links) -> str:
     """Of every run; where an arm has several, of their means, and the runs folded away."""
     found, slots = by_quantity(arms, sampling), parts.slots(arms)
     if not found:
         return ""
-    head = "".join(_title(name, metrics, numbers) for name, metrics in found.items())
+    head = "".join(_title(name, metrics, links) for name, metrics in found.items())
     rows = "".join(
-        f'<tr><th scope="row"><a href="#{anchor(arm)}">{parts.key(slot, arm.title)}</a></th>'
+        f'<tr><th scope="row">{links.run(arm, slot)}</th>'
         f"{''.join(_cell(metrics[index]) for metrics in found.values())}</tr>"
         for index, (slot, arm) in enumerate(zip(slots, arms, strict=True))
     )
     forests = "".join(f"<td>{_forest(slots, metrics)}</td>" for metrics in found.values())
     first = first_of(next(iter(found.values())))
     caption = "" if sampling == OWN else f"<caption>{html.escape(_words(first))}</caption>"
-    foot = f"<tfoot><tr><td></td>{forests}</tr></tfoot>"
+    foot, by_number = f"<tfoot><tr><td></td>{forests}</tr></tfoot>", _by_number(arms, found)
     if len(parts.legend(arms)) == len(arms):
-        return parts.sortable(f"{caption}<thead><tr><th>arm</th>{head}</tr></thead><tbody>{rows}</tbody>{foot}")
-    means = "".join(_mean_row(slot, title, slots, found) for slot, title in parts.legend(arms))
+        every = parts.sortable(f"{caption}<thead><tr><th>arm</th>{head}</tr></thead><tbody>{rows}</tbody>{foot}")
+        return every + by_number
+    means = "".join(_mean_row(slot, title, slots, found, links) for slot, title in parts.legend(arms))
     every = parts.sortable(f"<thead><tr><th>run</th>{head}</tr></thead><tbody>{rows}</tbody>{foot}")
     of_means = f"{caption}<thead><tr><th>arm, mean over seeds</th>{head}</tr></thead><tbody>{means}</tbody>"
-    return parts.sortable(of_means) + parts.folded("Every run", every)
+    return parts.sortable(of_means) + parts.folded("Every run", every) + by_number
 
 
-def _mean_row(slot: int, title: str, slots: Sequence[int], found: Mapping[str, Found]) -> str:
+def _mean_row(slot: int, title: str, slots: Sequence[int], found: Mapping[str, Found], links: Links) -> str:
     cells = []
     for metrics in found.values():
         measured = [metric for of, metric in zip(slots, metrics, strict=True) if of == slot and metric is not None]
@@ -93,14 +90,36 @@ def _mean_row(slot: int, title: str, slots: Sequence[int], found: Mapping[str, F
             cells.append(_cell(measured[0] if measured else None))
             continue
         over, unit = statistics.mean_of_few(np.array([metric.value for metric in measured])), measured[0].unit
-        limits = f"<small>{parts.number(over.low, unit)} to {parts.number(over.high, unit)}</small>"
-        cells.append(parts.number_cell(over.estimate, f"{parts.value(over.estimate, unit)}{limits}"))
-    return f'<tr><th scope="row">{parts.key(slot, title)}</th>{"".join(cells)}</tr>'
+        limits = over.limits(functools.partial(parts.number, unit=unit))
+        text = f"{parts.value(over.estimate, unit)}<small>{limits}</small>{_worth(measured)}"
+        cells.append(parts.number_cell(over.estimate, text))
+    return f'<tr><th scope="row">{links.arm(title, slot)}</th>{"".join(cells)}</tr>'
 
 
-def anchor(arm: Arm) -> str:
-    """Where the page tells what an arm's numbers come from."""
-    return html.escape(f"run-{arm.name}")
+def _worth(measured: Sequence[Metric]) -> str:
+    """What else a score, or a mean of several, is to be read by, where all of them have it."""
+    told = ""
+    of_data, at_infinity = ([getattr(metric, name) for metric in measured] for name in ("floor", "at_infinity"))
+    for words, values in (("the data", of_data), ("of infinitely many", at_infinity)):
+        if None not in values:
+            told += f"<small>{words}: {parts.number(float(np.mean(values)), measured[0].unit)}</small>"
+    return told
+
+
+def _by_number(arms: Sequence[Arm], found: Mapping[str, Found]) -> str:
+    """Scores over one through the number of clips that they depend on: at zero lies what a straight line leads to."""
+    charts = []
+    for name, metrics in found.items():
+        curves = {arm.name: _bias(metric) for arm, metric in zip(arms, metrics, strict=True) if metric is not None}
+        drawn = page_curves.lines(arms, lambda arm, curves=curves: curves.get(arm.name, ()))
+        if drawn:
+            charts.append(parts.figure(f"{name}, by the number of clips", plot.chart(name, "1 / clips", drawn)))
+    return parts.folded("By the number of clips", f'<div class="charts">{"".join(charts)}</div>' if charts else "")
+
+
+def _bias(metric: Metric) -> page_curves.Points:
+    curve = [(1 / number, value) for number, value in metric.by_number or ()]
+    return curve if not curve or metric.at_infinity is None else [(0.0, metric.at_infinity), *curve]
 
 
 def _words(metric: Metric) -> str:
@@ -108,11 +127,10 @@ def _words(metric: Metric) -> str:
     return f"{metric.sampling}: {sampler.get('name')}, {evaluations} network evaluations a clip"
 
 
-def _title(name: str, metrics: Found, numbers: Mapping[str, int]) -> str:
+def _title(name: str, metrics: Found, links: Links) -> str:
     first = first_of(metrics)
-    number = numbers[identity.canonical_json(first.protocol)]
-    link = f'<small><a href="#protocol-{number}">protocol {number}</a></small>'
-    return parts.sort_title(f"{html.escape(name)}{parts.ARROWS[first.higher_is_better]}", link)
+    title = f"{html.escape(name)}{parts.ARROWS[first.higher_is_better]}"
+    return parts.sort_title(title, links.protocol(first.name))
 
 
 def _cell(metric: Metric | None) -> str:
@@ -121,9 +139,7 @@ def _cell(metric: Metric | None) -> str:
     text = parts.value(metric.value, metric.unit)
     if metric.low is not None and metric.high is not None:
         text += f"<small>{parts.number(metric.low, metric.unit)} to {parts.number(metric.high, metric.unit)}</small>"
-    if metric.floor is not None:
-        text += f"<small>the data: {parts.number(metric.floor, metric.unit)}</small>"
-    return parts.number_cell(metric.value, text)
+    return parts.number_cell(metric.value, f"{text}{_worth([metric])}")
 
 
 def _forest(slots: Sequence[int], metrics: Found) -> str:
@@ -140,28 +156,41 @@ def _or(limit: float | None, metric: Metric) -> float:
     return metric.value if limit is None else limit
 
 
-def _charts(arms: Sequence[Arm]) -> str:
-    """Each quantity over the number of network evaluations, a chart for each sampler that was run with several."""
-    curves: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+def charts(arms: Sequence[Arm], x_label: str, of: Callable[[Arm, float], float | None]) -> str:
+    """A chart for each quantity and sampler that was run with several numbers of steps.
+
+    Args:
+      of: an arm and a number of network evaluations a clip -> the place on the axis; None: it has none.
+    """
+    made = []
+    for (quantity, sampler, _), of_arms in _by_evaluations(arms).items():
+
+        def points(arm: Arm, of_arms: Mapping[str, page_curves.Points] = of_arms) -> page_curves.Points:
+            return [(x, value) for number, value in of_arms.get(arm.name, ()) if (x := of(arm, number)) is not None]
+
+        drawn, title = page_curves.lines(arms, points), f"{quantity}, by {x_label} of {sampler}"
+        if any(len(line.points) > 1 for line in drawn):
+            made.append(parts.figure(title, plot.chart(title, f"{x_label} a clip", drawn, log_x=True)))
+    return f'<div class="charts">{"".join(made)}</div>' if made else ""
+
+
+def _by_evaluations(arms: Sequence[Arm]) -> dict[tuple[str, str, str], dict[str, page_curves.Points]]:
+    """(quantity, name of a sampler that arms share, all of it but its steps) -> arm's name -> (evaluations, value)."""
+    curves: dict[tuple[str, str, str], dict[str, list[tuple[float, float]]]] = {}
     for arm in arms:
         for metric in arm.record.metrics:
             if metric.sampling == OWN or not metric.protocol.get("network_evaluations"):
                 continue
             sampler = metric.protocol["sampler"]
             family = identity.canonical_json({key: entry for key, entry in sampler.items() if key != "num_steps"})
-            title = f"{metric.quantity}, by network evaluations of {sampler['name']}"
-            points = curves.setdefault((title, family), {}).setdefault(arm.name, [])
-            points.append((metric.protocol["network_evaluations"], metric.value))
-    charts = []
-    for (title, _), of_arms in curves.items():
-        drawn = page_curves.lines(arms, lambda arm, of_arms=of_arms: sorted(of_arms.get(arm.name, ())))
-        if any(len(line.points) > 1 for line in drawn):
-            charts.append(parts.figure(title, plot.chart(title, "network evaluations a clip", drawn, log_x=True)))
-    return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+            of_arms = curves.setdefault((metric.quantity, sampler["name"], family), {})
+            of_arms.setdefault(arm.name, []).append((metric.protocol["network_evaluations"], metric.value))
+    return {key: {name: sorted(points) for name, points in of_arms.items()} for key, of_arms in curves.items()}
 
 
-def _list(numbers: Mapping[str, int]) -> str:
+def _list(links: Links) -> str:
     items = "".join(
-        f'<li id="protocol-{number}"><code>{html.escape(text)}</code></li>' for text, number in numbers.items()
+        f'<li id="protocol-{number}"><code>{html.escape(text)}</code></li>'
+        for number, text in dict(links.protocols.values()).items()
     )
     return parts.folded("The protocols", f"<ol>{items}</ol>")

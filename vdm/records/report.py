@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vdm.records import identity, page, report_text, schema
+from vdm.records import curves, identity, page, report_text, schema
 from vdm.records.comparison import Healthy, OverSeeds, PassLine, Report, Spread
 from vdm.records.record import Record, write_whole
 
@@ -100,11 +100,9 @@ def bands(records: Sequence[Record]) -> dict[str, tuple[tuple[int, float, float]
     """Curve name -> (step, lowest, highest value), for the curves and at the steps that every record has."""
     found = {}
     for name in records[0].curves if records else ():
-        curves = [dict(record.curves.get(name, ())) for record in records]
-        shared = sorted(set.intersection(*(set(curve) for curve in curves)))
-        rows = ((step, [curve[step] for curve in curves]) for step in shared)
-        if shared:
-            found[name] = tuple((step, min(values), max(values)) for step, values in rows)
+        rows = curves.together(record.curves.get(name, ()) for record in records)
+        if rows:
+            found[name] = tuple((step, min(values), max(values)) for step, values in rows.items())
     return found
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from vdm.records import identity, plot
 from vdm.records.comparison import Arm, OverSeeds, Report
-from vdm.records.page_costs import costs
+from vdm.records.page_costs import TITLES, costs, outcomes
+from vdm.records.page_links import protocols
 from vdm.records.page_parts import tried
-from vdm.records.page_scores import by_quantity, first_of, numbered_protocols, samplings
+from vdm.records.page_scores import by_quantity, first_of, samplings
 from vdm.records.record import OWN, Metric
 
 COLUMNS = ("arm", "run", "seed", "metric", "sampling", "network_evaluations", "value", "low", "high", "unit")
@@ -21,7 +22,7 @@ COLUMNS += ("floor", "at_infinity", "protocol")
 def markdown(report: Report) -> str:
     """The question, what was found and the scores. Every word that comes from the report is escaped."""
     metrics = [metric for arm in report.arms for metric in arm.record.metrics]
-    numbers = numbered_protocols(metrics)
+    numbers = protocols(report.arms)
     sections = (
         f"# {_word(report.title)}\n\n{_word(report.question)}",
         _verdicts("Over seeds of training", report.over_seeds),
@@ -76,18 +77,18 @@ def _verdicts(title: str, entries: Sequence[OverSeeds]) -> str:
 
 def _verdict(entry: OverSeeds) -> Sequence[str]:
     difference = entry.difference
-    low, mean, high = (_number(value, entry.unit) for value in (difference.low, difference.estimate, difference.high))
+    mean, limits = _number(difference.estimate, entry.unit), difference.limits(lambda value: _number(value, entry.unit))
     chance = "" if entry.p_value is None else f"{entry.p_value:.2g}"
     together = "" if entry.correlation is None else f"{entry.correlation:.2f}"
     names = map(_word, (entry.metric, entry.first, entry.second))
-    return (*names, mean, f"{low} to {high}", chance, together, entry.verdict)
+    return (*names, mean, limits, chance, together, entry.verdict)
 
 
-def _table(arms: Sequence[Arm], sampling: str, numbers: Mapping[str, int]) -> str:
+def _table(arms: Sequence[Arm], sampling: str, numbers: Mapping[str, tuple[int, str]]) -> str:
     found = by_quantity(arms, sampling)
     title = "by each arm's own sampler" if sampling == OWN else f"by {_word(sampling)}, which all arms share"
     firsts = map(first_of, found.values())
-    heads = [f"{_word(first.quantity)} [{numbers[identity.canonical_json(first.protocol)]}]" for first in firsts]
+    heads = [f"{_word(first.quantity)} [{numbers[first.name][0]}]" for first in firsts]
     rows = [
         (_word(arm.title), *(_cell(metrics[index]) for metrics in found.values())) for index, arm in enumerate(arms)
     ]
@@ -100,16 +101,19 @@ def _cell(metric: Metric | None) -> str:
     text = _number(metric.value, metric.unit)
     if metric.low is not None and metric.high is not None:
         text += f" ({_number(metric.low, metric.unit)} to {_number(metric.high, metric.unit)})"
-    return text if metric.floor is None else f"{text}; the data {_number(metric.floor, metric.unit)}"
+    for words, worth in (("the data", metric.floor), ("of infinitely many", metric.at_infinity)):
+        text += "" if worth is None else f"; {words} {_number(worth, metric.unit)}"
+    return text
 
 
 def _costs(report: Report) -> str:
-    rows = [
-        (_word(one.title), str(one.num_steps), *map(plot.number, (one.flops, one.training, one.evaluation)))
-        for one in costs(report.arms)
-    ]
-    heads = ("arm, mean over runs", "steps", "FLOPs of the model in training", "device-hours of training", "evaluation")
-    return _section("What it cost", heads, rows)
+    reached, rows = outcomes(report), []
+    for one in costs(report):
+        amounts = ["–" if amount is None else plot.number(amount) for amount in one.amounts]
+        for name, metric in reached.items():
+            amounts.append(_number(one.outcomes[name], metric.unit) if name in one.outcomes else "–")
+        rows.append((_word(one.title), *amounts))
+    return _section("What it cost", ("arm, mean over runs", *TITLES, *map(_word, reached)), rows)
 
 
 def _lines(report: Report) -> str:
@@ -154,11 +158,11 @@ def _spreads(report: Report) -> str:
     return _section("What chance changes", heads, rows)
 
 
-def _protocols(numbers: Mapping[str, int]) -> str:
+def _protocols(numbers: Mapping[str, tuple[int, str]]) -> str:
     """Each on a line of its own: JSON without line breaks cannot leave its fence."""
     if not numbers:
         return ""
-    items = (f"{number}.\n\n```json\n{protocol}\n```" for protocol, number in numbers.items())
+    items = (f"{number}.\n\n```json\n{protocol}\n```" for number, protocol in dict(numbers.values()).items())
     return "## Protocols\n\n" + "\n\n".join(items)
 
 
