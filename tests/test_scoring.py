@@ -10,9 +10,10 @@ from configs import base
 from data.sources import simulated
 from tests import tiny, toy_extractor
 from tests.toy_extractor import seen
-from vdm import build, evaluate, scoring
-from vdm.metrics import protocol
-from vdm.metrics.features import plugin
+from vdm import build, evaluate, scoring, verify
+from vdm.metrics import protocol, scores
+from vdm.metrics.features import extractor, plugin
+from vdm.records.record import Metric
 from vdm.runtime import mesh as meshes
 
 NUM = 40  # clips in a set
@@ -110,6 +111,18 @@ def test_inception_score_of_a_file_is_held_against_the_data_s(toy):
     assert metric.floor > 1.0005 and metric.higher_is_better is True
 
 
+@pytest.mark.feature("M5")
+def test_the_inception_score_s_floor_is_of_as_many_clips_as_there_are_samples():
+    """Of one distribution, 5 clips in each part score less than 200: held against all the data, it would look bad."""
+    rng = np.random.default_rng(0)
+    samples, real, others = (8 * rng.normal(size=(number, 1, 10)) for number in (50, 2000, 50))
+    found = scores.InceptionScore().score([samples], real, others, seed=0)
+    assert found.floor == pytest.approx(found.value, rel=0.15)
+    assert found.floor == scores.InceptionScore().score([others], real, None, seed=0).value
+    assert scores.InceptionScore().score([samples], real, None, seed=0).floor is None
+    assert scores.InceptionScore().score([real], real, None, seed=0).value > 1.5 * found.value
+
+
 @pytest.mark.feature("M3")
 @pytest.mark.parametrize(
     ("scores", "message"),
@@ -131,6 +144,27 @@ def test_refused_before_anything_is_drawn(toy, scores, message):
         scoring.check(build.experiment(config), build.measures(config))
 
 
+@pytest.mark.feature("M3")
+@pytest.mark.parametrize(
+    ("data", "metrics", "plugin", "message"),
+    [
+        ({}, "toy", {"sees": "frames", "distance": "kernel"}, "scores.plugin.toy asks for a kernel distance of frames"),
+        ({}, "toy", {"sees": "nonsense"}, "scores.plugin.toy.sees is 'nonsense'; it must be one of: clips, frames"),
+        ({}, "toy", {"sees": "frames"}, "toy sees frames, and gave 2 vectors for 2 clips of 4 frames"),
+        ({"num_frames": 8}, "toy", {}, "toy was made for clips of 4 frames of 8 x 8; given are 8 of 8 x 8"),
+        ({"height": 16}, "toy", {}, "toy was made for clips of 4 frames of 8 x 8; given are 4 of 16 x 8"),
+        ({"width": 16}, "frame_frechet", {}, "VGG16 needs images of at least 16 pixels.* these have 8 x 16"),
+        ({"num_frames": 64}, "motion", {}, "lucas_kanade gives vectors of 6000 numbers .* takes at most 4096"),
+    ],
+)
+def test_clips_that_an_extractor_cannot_see_are_refused_before_anything_is_drawn(toy, data, metrics, plugin, message):
+    config = config_of(toy, metrics=(metrics,))
+    config.data.update(data)
+    config.scores.plugin.toy.update(plugin)
+    with pytest.raises(ValueError, match=message):
+        scoring.check(build.experiment(config), build.measures(config))
+
+
 def test_too_few_other_clips_leave_the_floor_out(toy, capsys):
     config = config_of(toy, split="train", num_real=NUM - 1)
     metric = scored(config, clips_of(config, "validation", range(NUM)))
@@ -145,8 +179,8 @@ def test_an_extractor_of_frames_is_no_extractor_of_clips(tmp_path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     clips = np.random.default_rng(0).integers(0, 256, (5, 4, 8, 8, 3), np.uint8)
     for sees, message in (("frames", ""), ("clips", "sees clips, and gave 32 vectors for 8 clips of 4 frames")):
-        extractor = plugin.read("toy", str(path), digest, sees=sees, size=0, min_frames=1)
-        see = scoring.make_features(meshes.make_mesh(), extractor, 8)
+        toy = plugin.read("toy", str(path), digest, sees=sees, size=0, min_frames=1)
+        see = scoring.make_features(meshes.make_mesh(), toy, 8)
         if message:
             with pytest.raises(ValueError, match=message):
                 see(clips)
@@ -174,9 +208,9 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 
 def test_clips_of_another_shape_than_the_file_s_are_refused(toy):
-    extractor = plugin.read("toy", *toy, sees="clips", size=0, min_frames=1)
+    made = plugin.read("toy", *toy, sees="clips", size=0, min_frames=1)
     with pytest.raises(ValueError, match="was made for clips of 4 frames of 8 x 8; given are 4 of 8 x 6"):
-        extractor.features((), jnp.zeros((1, 4, 8, 6, 3)), "centres")
+        made.features((), jnp.zeros((1, 4, 8, 6, 3)), "centres")
 
 
 @pytest.mark.feature("M3")
@@ -214,10 +248,77 @@ class TestPresets:
         with pytest.raises(ValueError, match=r"only what its source does not say can be assumed: resize"):
             protocol.require_preset(self.NAME, self.protocol(num_samples=256), assumed=("resize", "num_samples"))
 
+    @pytest.mark.parametrize(
+        ("data", "split"), [("folder", "train"), ("tfds", "train[:90%]"), ("moving_shapes", "train")]
+    )
+    def test_a_config_can_follow_one(self, data, split):
+        config = self.config(("fvd",))
+        config.data.update(name=data, height=256, width=256)
+        config.data.folder.frame_stride = config.data.tfds.frame_stride = 1
+        config.data.tfds.update(dataset="sky_timelapse", train_split="train[:90%]")
+        i3d = extractor.Extractor("i3d", "0", "clips", 224, 9, 3, (), lambda weights, video: video)
+        measure = build.Measure("fvd", "FVD", i3d, scores.Frechet("N"))
+        measured = scoring.protocol_of(config, measure)
+        protocol.require_preset(self.NAME, measured, config.scores.assumed)
+        assert measured.split == split
+        changes = {"num_real": 1024, "clip_rule": "centre", "estimator": "N-1", "repeats": 10}
+        for key, value in changes.items():
+            changed = config.copy_and_resolve_references()
+            changed.scores[key] = value
+            with pytest.raises(ValueError, match=f"this is not the protocol .*: {key} is {value!r}, not "):
+                protocol.require_preset(self.NAME, scoring.protocol_of(changed, measure), config.scores.assumed)
+
+    def config(self, metrics):
+        """That follows the protocol, on shapes."""
+        config = tiny.get_config()
+        config.data.num_frames = 16
+        config.data.moving_shapes.update(num_train=4096, num_validation=2048)
+        config.scores.update(metrics=metrics, split="train", clip_rule="random", estimator="N", preset=self.NAME)
+        config.scores.assumed = ("resize",)
+        return config
+
+    def test_another_score_may_stand_beside_the_one_that_a_preset_is_about(self):
+        config = self.config(("fvd", "kvd"))
+        experiment, measures = build.experiment(config), build.measures(config)
+        scoring.check(experiment, measures)
+        asked = evaluate.expected(experiment, measures)
+        assert (asked["FVD"]["preset"], asked["FVD"]["assumed"]) == (self.NAME, ["resize"])
+        assert "preset" not in asked["KVD"] and "assumed" not in asked["KVD"]
+        again = self.config(())
+        again.scores.update(preset="", assumed=(), num_samples=99)
+        verify.ask_again(again, [Metric(name, 1.0, None, None, "", False, asked[name]) for name in ("FVD", "KVD")])
+        assert again.scores == config.scores  # as a card has it
+        config.scores.num_samples = 2000
+        with pytest.raises(ValueError, match=r"this is not the protocol .*: num_samples is 2000, not 2048"):
+            scoring.check(build.experiment(config), measures)
+
+    def test_a_record_of_two_scores_names_the_preset_of_one(self, toy, monkeypatch):
+        fields = {"metric": "frechet", "extractor": "toy", "num_samples": NUM}
+        known = dict.fromkeys(protocol.Protocol.__dataclass_fields__, protocol.FREE)
+        monkeypatch.setitem(protocol.PRESETS, "toys", protocol.Preset(known | fields, "this test"))
+        config = config_of(toy, metrics=("toy", "other"), preset="toys")
+        with config.unlocked():
+            config.scores.plugin.other = base.plugin(*toy, "kernel")
+        experiment, measures = build.experiment(config), build.measures(config)
+        scoring.check(experiment, measures)
+        scorer = scoring.make_scorer(experiment, measures)
+        one, other = scorer.scores([scorer.look(clips_of(config, "train", range(NUM)))])
+        assert (one.name, one.protocol["preset"]) == ("frechet of toy", "toys")
+        assert other.name == "kernel of other" and "preset" not in other.protocol
+
+    @pytest.mark.parametrize("metrics", [("motion",), ("toy",), ()])
+    def test_a_preset_of_no_score_that_is_asked_for_is_refused(self, toy, metrics):
+        config = config_of(toy, metrics=metrics, preset=self.NAME)
+        config.data.num_frames = 16 if metrics == ("motion",) else 4
+        with pytest.raises(
+            ValueError, match=rf"is {self.NAME}, which is about fvd \(i3d\), and config.scores.metrics is"
+        ):
+            scoring.check(build.experiment(config), build.measures(config))
+
     def test_all_are_made_of_fields_of_a_protocol(self):
         for preset in protocol.PRESETS.values():
             assert set(preset.fields) | set(preset.unknown) == set(protocol.Protocol.__dataclass_fields__)
-            assert preset.source
+            assert preset.source and {"metric", "extractor"} <= set(preset.fields)
 
     def test_what_must_be_known_of_it_is_told(self):
         assert evaluate._remark("ucf101_16x64x64").startswith("ucf101_16x64x64: A Frechet distance of C3D")
@@ -227,3 +328,9 @@ class TestPresets:
         """No source says which file holds the C3D of the UCF-101 protocol: a user's own must be answered for."""
         assert "extractor_sha256" in protocol.PRESETS["ucf101_16x64x64"].unknown
         assert {"num_samples", "resize", "estimator"} <= set(protocol.PRESETS["bair_1_to_15"].unknown)
+
+    def test_ho_et_al_say_what_they_say(self):
+        """Of UCF-101 (field.md, 5.3): C3D features, 10k samples, unconditional clips of 16 x 64 x 64."""
+        known = {name for name, value in protocol.PRESETS["ucf101_16x64x64"].fields.items() if value != protocol.FREE}
+        said = {"metric", "data", "extractor", "num_samples", "num_frames", "height", "width"}
+        assert known == said | {"num_given", "given_counted"}  # the last two: no frame is given

@@ -304,7 +304,8 @@ def measures(config: Config, i3d_weights: str = "") -> tuple[Measure, ...]:
       i3d_weights: a PyTorch file to read I3D from; empty: the package's is.
 
     Raises:
-      ValueError: a name that is in no table, or an extractor whose file is not there or another one.
+      ValueError: a name that is in no table, a kernel distance of frames, or an extractor whose file is not there or
+        another one.
     """
     options = config.scores
     clash = sorted(set(options.plugin) & set(METRICS))
@@ -328,6 +329,12 @@ def measures(config: Config, i3d_weights: str = "") -> tuple[Measure, ...]:
             return Measure(name, title, extractors[make], _distance(distance, options))
         rest = dict(options.plugin[name])
         distance = rest.pop("distance")
+        lookup(extractor.SEES, rest["sees"], f"scores.plugin.{name}.sees")
+        if (distance, rest["sees"]) == ("kernel", "frames"):
+            raise ValueError(
+                f"config.scores.plugin.{name} asks for a kernel distance of frames: it compares independent vectors, "
+                "and frames of one clip are not. Take one vector a clip, or the distance frechet"
+            )
         return Measure(distance, title_of(config, name), plugin.read(name, **rest), _distance(distance, options))
 
     return tuple(measure(name) for name in options.metrics)

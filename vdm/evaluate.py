@@ -3,11 +3,12 @@
 The losses are taken with the averaged parameters of the newest checkpoint, at the fixed levels
 `config.evaluation.log_snrs` with fixed noise, so that two runs can be compared to the last digit. Where the data have
 an oracle (moving shapes), it judges `config.evaluation.num_samples` samples: how many are valid clips, why the others
-are not, and whether all directions of motion are there. The scores that `config.scores` asks for (FVD, KVD, ...) are
-taken of its own number of samples. Both are done once more for each of `config.scores.samplings`, from the same noise.
-All go into DIR/record.json with their protocol, the oracle's samples into DIR/evaluation/<step>/, those of a sampling
-into a folder of its name there. With another `config.sampler`, `config.evaluation` or draw of `config.vary` than the
-run's own it prints its numbers and leaves the record alone.
+are not, whether all directions of motion and all classes are there, and, where the network is told a class, how many
+show it. The scores that `config.scores` asks for (FVD, KVD, ...) are taken of its own number of samples. Both are done
+once more for each of `config.scores.samplings`, from the same noise. All go into DIR/record.json with their protocol,
+the oracle's samples into DIR/evaluation/<step>/, those of a sampling into a folder of its name there. With another
+`config.sampler`, `config.evaluation` or draw of `config.vary` than the run's own it prints its numbers and leaves the
+record alone.
 
 Example: python -m vdm evaluate --config=configs/demo.py --workdir=runs/shapes
 """
@@ -37,6 +38,8 @@ OPTIONS = (
 )
 VALID = "valid clips"  # the metric that arms are compared by
 DIRECTIONS = "direction total variation"
+CLASSES = "class total variation"
+ASKED = "valid clips of the class asked for"
 FPS = 8  # of the sample files
 
 
@@ -166,16 +169,20 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
     if oracle is None:
         return ()
     reading = oracle.read(clips)
-    summary = oracle.summary(reading)
     protocol = _oracle_protocol(experiment, oracle, len(clips))
-    share = statistics.proportion(int(reading.valid.sum()), len(clips))
-    valid = Metric(VALID, share.estimate, share.low, share.high, "%", True, protocol)
-    distance = Metric(DIRECTIONS, summary["direction_total_variation"], None, None, "", False, protocol)
-    failed = [
-        Metric(f"fail: {reason}", count / len(clips), None, None, "%", False, protocol)
-        for reason, count in summary["failed"].items()
-    ]
-    return (valid, distance, *failed)
+    shares = {VALID: reading.valid}
+    if experiment.num_classes is not None:
+        asked = sample.class_of(np.arange(len(clips)), experiment.num_classes)
+        shares[ASKED] = reading.valid & (oracle.classes(reading) == asked)
+    metrics = []
+    for name, holds in shares.items():
+        share = statistics.proportion(int(holds.sum()), len(clips))
+        metrics.append(Metric(name, share.estimate, share.low, share.high, "%", True, protocol))
+    for name, apart in ((DIRECTIONS, oracle.directions_apart(reading)), (CLASSES, oracle.classes_apart(reading))):
+        metrics.append(Metric(name, apart.total_variation, None, None, "", False, protocol, floor=apart.floor))
+    for reason, passed in reading.checks.items():
+        metrics.append(Metric(f"fail: {reason}", float(np.mean(~passed)), None, None, "%", False, protocol))
+    return tuple(metrics)
 
 
 def _oracle_protocol(experiment: build.Experiment, oracle: ShapeOracle, num_samples: int) -> dict[str, Any]:
@@ -188,13 +195,14 @@ def _oracle_protocol(experiment: build.Experiment, oracle: ShapeOracle, num_samp
 
 
 def expected(experiment: build.Experiment, measures: Sequence[build.Measure]) -> dict[str, dict[str, Any]]:
-    """Every metric that `evaluate` gives a run, but the counts of why clips failed -> its protocol."""
+    """Every metric that `evaluate` gives a run -> its protocol; without the counts of why clips failed, and CLASSES,
+    which studies that go on from their records do not have of all runs.
+    """
     config, oracle = experiment.config, build.oracle(experiment.config)
     of_samples = {measure.title: scoring.recorded_protocol(config, measure) for measure in measures}
     if oracle is not None:
-        of_samples |= dict.fromkeys(
-            (VALID, DIRECTIONS), _oracle_protocol(experiment, oracle, config.evaluation.num_samples)
-        )
+        names = (VALID, DIRECTIONS) if experiment.num_classes is None else (VALID, ASKED, DIRECTIONS)
+        of_samples |= dict.fromkeys(names, _oracle_protocol(experiment, oracle, config.evaluation.num_samples))
     found = {
         record.name_by(name, sampling): protocol | _drawn_by(sampling, sampled)
         for sampling, sampled in ({OWN: experiment} | build.samplings(experiment)).items()

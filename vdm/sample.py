@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,7 @@ MAY_DIFFER = ("sampler", "evaluation", "run")  # sections of the config that a t
 DRAWN_LATER = ("sample", "evaluation")  # parts of `config.vary` that it does not depend on either
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
+Indices = TypeVar("Indices", Array, np.ndarray)  # of clips
 Sampler = Callable[[Params, Int[Array, "batch"]], Video]
 
 
@@ -128,11 +130,13 @@ def in_batches(
         yield video_io.to_uint8(np.clip(videos[: num_clips - first], -1, 1))
 
 
-def make_sampler(experiment: build.Experiment) -> Sampler:
-    """The compiled sampler: parameters and the clips' indices to clips, about in [-1, 1].
+def class_of(indices: Indices, num_classes: int) -> Indices:
+    """The class that clips are asked for where there are labels: each in turn."""
+    return indices % num_classes
 
-    With labels, clip i is of class i modulo the number of classes.
-    """
+
+def make_sampler(experiment: build.Experiment) -> Sampler:
+    """The compiled sampler: parameters and the clips' indices to clips, about in [-1, 1]."""
     config, sampler = experiment.config, experiment.sampler
     shape = (config.data.num_frames, experiment.frame_shape)
 
@@ -152,7 +156,7 @@ def make_sampler(experiment: build.Experiment) -> Sampler:
         if num_classes is None:
             denoiser = sampler.guided(told(None), None)
         else:
-            denoiser = sampler.guided(told(indices % num_classes), told(jnp.full_like(indices, num_classes)))
+            denoiser = sampler.guided(told(class_of(indices, num_classes)), told(jnp.full_like(indices, num_classes)))
         start = draw(experiment.key(Purpose.SAMPLE_PRIOR))
         start = jax.lax.with_sharding_constraint(start, meshes.video_sharding(experiment.mesh))
         prior = samplers.prior(objective.schedule, sampler.times, start)

@@ -20,8 +20,8 @@ from data import pipeline
 from data.sources import Source
 from vdm import build
 from vdm.diffusion import bound
+from vdm.metrics import frechet, scores
 from vdm.metrics import protocol as protocols
-from vdm.metrics import scores
 from vdm.metrics.features import resize
 from vdm.metrics.features.extractor import Extractor
 from vdm.metrics.features.resize import Grid
@@ -42,10 +42,12 @@ def check(experiment: build.Experiment, measures: Sequence[build.Measure]) -> No
     """Refuses scores that cannot be computed or called what the config calls them, before anything is drawn.
 
     Raises:
-      ValueError: too few clips, clips that an extractor cannot see, or another protocol than the preset's.
+      ValueError: too few clips, clips that an extractor cannot see or sees with too many numbers, another protocol
+        than the preset's, or no score that the preset is about.
     """
     config, splits = experiment.config, experiment.splits
     options = config.scores
+    _check_preset(config, measures)
     if not measures:
         return
     _check_options(config, meshes.ways(experiment.mesh, BATCH_AXES))
@@ -55,10 +57,35 @@ def check(experiment: build.Experiment, measures: Sequence[build.Measure]) -> No
             f"config.scores.num_real is {options.num_real}, and the {options.split} split has {held} clips; lower it, "
             "or hold more clips out"
         )
+    clip = (config.data.num_frames, config.data.height, config.data.width, splits.train.num_channels)
     for measure in measures:
-        measure.extractor.require(config.data.num_frames, splits.train.num_channels)
-        if options.preset:
-            protocols.require_preset(options.preset, protocol_of(config, measure), options.assumed)
+        num_features = measure.extractor.num_features(clip, options.resize)
+        if isinstance(measure.distance, scores.Frechet) and num_features > frechet.MAX_FEATURES:
+            raise ValueError(
+                f"{measure.extractor.name} gives vectors of {num_features} numbers for clips of {clip[0]} frames; a "
+                f"Frechet distance takes at most {frechet.MAX_FEATURES}: it holds some forty matrices of their square. "
+                f"Take shorter clips, or leave {measure.metric} out of config.scores.metrics"
+            )
+
+
+def _check_preset(config: Config, measures: Sequence[build.Measure]) -> None:
+    name, assumed = config.scores.preset, config.scores.assumed
+    if not name:
+        return
+    preset = protocols.preset(name)
+    followed = [protocol_of(config, measure) for measure in measures if _follows(preset, measure)]
+    if not followed:
+        raise ValueError(
+            f"config.scores.preset is {name}, which is about {preset.fields['metric']} ({preset.fields['extractor']}), "
+            f"and config.scores.metrics is {tuple(config.scores.metrics)}: add it, or set config.scores.preset to ''"
+        )
+    for protocol in followed:
+        protocols.require_preset(name, protocol, assumed)
+
+
+def _follows(preset: protocols.Preset, measure: build.Measure) -> bool:
+    """Whether the preset is about this score; others may stand beside it."""
+    return (preset.fields["metric"], preset.fields["extractor"]) == (measure.metric, measure.extractor.name)
 
 
 def _check_options(config: Config, ways: int) -> None:
@@ -115,9 +142,9 @@ def protocol_of(config: Config, measure: build.Measure) -> Protocol:
 
 def recorded_protocol(config: Config, measure: build.Measure) -> dict[str, Any]:
     """The protocol as records have it, with what it is called."""
-    protocol = dataclasses.asdict(protocol_of(config, measure))
-    if config.scores.preset:
-        protocol |= {"preset": config.scores.preset, "assumed": list(config.scores.assumed)}
+    protocol, name = dataclasses.asdict(protocol_of(config, measure)), config.scores.preset
+    if name and _follows(protocols.preset(name), measure):
+        protocol |= {"preset": name, "assumed": list(config.scores.assumed)}
     return protocol
 
 
@@ -224,13 +251,8 @@ def make_features(
             some = clips[first : first + batch_size]
             padded = some[np.arange(batch_size) % len(some)][rows]
             part = np.asarray(of(weights, meshes.global_batch(padded, mesh, batch_size)))
-            vectors = clips.shape[1] if extractor.sees == "frames" else 1
-            if len(part) != batch_size * vectors:
-                raise ValueError(
-                    f"{extractor.name} sees {extractor.sees}, and gave {len(part)} vectors for {batch_size} clips of "
-                    f"{clips.shape[1]} frames"
-                )
-            parts.append(part.reshape(batch_size, vectors, -1)[: len(some)])
+            extractor.require_vectors(len(part), batch_size, clips.shape[1])
+            parts.append(part.reshape(batch_size, extractor.num_vectors(clips.shape[1]), -1)[: len(some)])
             beat()
         return np.concatenate(parts)
 

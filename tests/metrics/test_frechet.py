@@ -109,6 +109,18 @@ def test_no_extrapolation_where_the_curve_is_no_line():
     assert curve.at_infinity is None
 
 
+@pytest.mark.parametrize(("numbers", "times"), [((40, 40), 1 + 4 * 8), ((40, 41), 5 * 8)])
+def test_what_is_one_subset_is_compared_once(numbers, times, monkeypatch):
+    rng = np.random.default_rng(10)
+    first, second = (rng.normal(size=(number, 2, 3)) for number in numbers)
+    plain, calls = frechet.distance, []
+    monkeypatch.setattr(frechet, "distance", lambda *given: calls.append(given) or plain(*given))
+    curve = frechet.bias_curve(first, second, seed=0)
+    assert len(calls) == times and [call[0].count for call in calls[-8:]] == [2 * 20] * 8
+    if numbers == (40, 40):
+        assert curve.means[0] == pytest.approx(plain(frechet.of_clips(first), frechet.of_clips(second)), rel=1e-9)
+
+
 @pytest.mark.feature("M1")
 def test_the_standard_error_is_that_of_repeated_samples():
     """Held to the spread of 60 fresh pairs of samples, in a case where the distance is mostly real, and one where it is

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vdm.metrics import frechet, moments, motion
+from vdm.metrics.features import extractor
 
 SIZE, NUM_FRAMES = 24, 9
 
@@ -50,20 +51,39 @@ def test_counts_are_by_place_and_direction():
 
 @pytest.mark.feature("M8")
 def test_jitter_is_told_from_smooth_motion_with_the_same_frames():
-    """Both sets show the same textures at the same places; in one the places come in order, in the other they jump."""
+    """The frames of some clips in order, and the very same frames out of order, both against other clips in order."""
     rng = np.random.default_rng(2)
 
-    def clips(seeds, jitter):
-        turned = []
-        for seed in seeds:
-            velocity = rng.normal(size=2)
-            steps = np.arange(NUM_FRAMES) if not jitter else np.array([0, 2, 1, 3, 5, 4, 6, 8, 7])
-            turned.append(drifting(steps[:, None] * velocity / np.linalg.norm(velocity), seed))
-        return moments.of(np.asarray(features(np.stack(turned))))
+    def smooth(seeds):
+        velocity = rng.normal(size=(len(seeds), 2))
+        velocity /= np.linalg.norm(velocity, axis=1, keepdims=True)
+        steps = np.arange(NUM_FRAMES)[:, None]
+        return np.stack([drifting(steps * way, seed) for way, seed in zip(velocity, seeds, strict=True)])
 
-    smooth, other_smooth, jittery = clips(range(24), False), clips(range(24, 48), False), clips(range(48, 72), True)
-    floor = frechet.distance(smooth, other_smooth)
-    assert frechet.distance(smooth, jittery) > 2 * floor
+    clips, others = smooth(range(24)), smooth(range(24, 48))
+    jittery = clips[:, [0, 2, 1, 3, 5, 4, 6, 8, 7]]
+    for one, two in zip(clips, jittery, strict=True):
+        assert sorted(frame.tobytes() for frame in one) == sorted(frame.tobytes() for frame in two)
+
+    def apart(see, number=24):
+        seen = [moments.of(np.asarray(see(some[:number]))) for some in (clips, jittery, others)]
+        return [frechet.distance(each, seen[2]) for each in seen[:2]]
+
+    floor, of_motion = apart(features)
+    assert of_motion > 2 * floor
+    vgg16 = extractor.vgg16_frames()
+    floor, of_frames = apart(jax.jit(lambda video: vgg16.features(vgg16.weights, video, "centres")), number=4)
+    assert of_frames == pytest.approx(floor, rel=1e-5) and floor > 0
+
+
+def test_another_tracker_is_another_extractor(monkeypatch):
+    """Its settings stand in protocols where a network has the hash of its file."""
+    known = extractor.tracked_motion().sha256
+    assert len(known) == 64 and known == extractor.tracked_motion().sha256
+    for name, change in (("Tracker", {"points": 8}), ("Histograms", {"cells": 4})):
+        with monkeypatch.context() as patch:
+            patch.setattr(motion, name, functools.partial(getattr(motion, name), **change))
+            assert extractor.tracked_motion().sha256 != known
 
 
 def test_too_few_frames_are_refused():

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from data.sources.moving_shapes import World
 from data.sources.simulated import Simulated
-from vdm.metrics.oracles import Reading, ShapeOracle
+from vdm.metrics.oracles import Apart, Reading, ShapeOracle
 
 WORLDS = {
     "base": World(8, 16, 16),
@@ -166,47 +166,72 @@ def test_a_clip_is_judged_alone():
 
 
 @pytest.mark.feature("M12")
-def test_summary_counts_what_is_there():
+def test_failed_clips_are_counted_nowhere_else():
     world = WORLDS["base"]
     source = Simulated(world, "train", NUM_CLIPS)
     clips = real(world).copy()
     clips[:30] = clips[:30, :1]  # frozen
     clips[20:40, 2] = 0  # an empty frame: 20 clips, 10 of them frozen too
-    reading = oracle(world).read(clips)
-    summary = oracle(world).summary(reading)
-    assert summary["num_clips"] == NUM_CLIPS and summary["valid"] == pytest.approx((NUM_CLIPS - 40) / NUM_CLIPS)
-    assert summary["failed"]["one object in all frames"] == 20
-    assert summary["failed"]["speed"] == 40
+    judge = oracle(world)
+    reading = judge.read(clips)
+    np.testing.assert_array_equal(np.flatnonzero(~reading.valid), np.arange(40))
+    assert np.sum(~reading.checks["one object in all frames"]) == 20 and np.sum(~reading.checks["speed"]) == 40
 
-    labels = np.bincount([source[index]["label"] for index in range(40, NUM_CLIPS)], minlength=6)
-    assert summary["classes"] == dict(zip(source.class_names, labels.tolist(), strict=True))
-    assert summary["shapes"]["disk"] == pytest.approx(labels[:3].sum() / labels.sum())
-    assert summary["colours"]["blue"] == pytest.approx((labels[2] + labels[5]) / labels.sum())
-    assert sum(summary["directions"]) == NUM_CLIPS - 40
+    labels = np.array([source[index]["label"] for index in range(NUM_CLIPS)])
+    np.testing.assert_array_equal(judge.classes(reading)[40:], labels[40:])
+    whole, part = judge.read(real(world)), judge.read(real(world)[40:])
+    for apart in (judge.classes_apart, judge.directions_apart):
+        assert apart(reading) == apart(part) != apart(whole)
+
+
+def test_total_variation_finds_collapse_of_directions():
+    world = WORLDS["base"]
+    judge = oracle(world)
+    one = judge.read(painted(world, 0, 0, straight(40, (1.0, 0.0))))
+    assert judge.directions_apart(one).total_variation == pytest.approx(7 / 8) and set(one.direction) == {0}
+    down = judge.read(painted(world, 0, 0, straight(40, (0.0, 1.0))))
+    assert set(down.direction) == {6}
+    half = [(1.0, 0.0), (0.0, 1.0), (2**-0.5, 2**-0.5), (2**-0.5, -(2**-0.5))]
+    clips = np.concatenate([painted(world, 0, 0, straight(10, way, (3.0, 9.0 - 5 * way[1]))) for way in half])
+    assert judge.directions_apart(judge.read(clips)).total_variation == pytest.approx(1 / 2)
+    none = judge.read(np.zeros((5, 8, 16, 16, 3)))
+    assert not none.valid.any() and judge.directions_apart(none) == judge.classes_apart(none) == Apart(1.0, 1.0)
 
 
 @pytest.mark.feature("M12")
-def test_total_variation_finds_collapse():
+def test_total_variation_finds_collapse_of_shape_and_of_colour():
+    """Two shapes and three colours, six classes: of real clips that show one of them 5/6, one shape 1/2, one colour
+    2/3 are missing; their directions are all there."""
     world = WORLDS["base"]
     judge = oracle(world)
-    one = judge.summary(judge.read(painted(world, 0, 0, straight(40, (1.0, 0.0)))))
-    assert one["directions"] == [40, 0, 0, 0, 0, 0, 0, 0]
-    assert one["direction_total_variation"] == pytest.approx(7 / 8)
-    down = judge.read(painted(world, 0, 0, straight(40, (0.0, 1.0))))
-    assert judge.summary(down)["directions"][6] == 40
-    half = [(1.0, 0.0), (0.0, 1.0), (2**-0.5, 2**-0.5), (2**-0.5, -(2**-0.5))]
-    clips = np.concatenate([painted(world, 0, 0, straight(10, way, (3.0, 9.0 - 5 * way[1]))) for way in half])
-    assert judge.summary(judge.read(clips))["direction_total_variation"] == pytest.approx(1 / 2)
-    none = judge.summary(judge.read(np.zeros((5, 8, 16, 16, 3))))
-    assert none["valid"] == 0 and none["direction_total_variation"] == 1
+    reading = judge.read(real(world))
+    for keep, missing in (
+        ((reading.shape == 0) & (reading.colour == 0), 5 / 6),
+        (reading.shape == 1, 1 / 2),
+        (reading.colour == 2, 2 / 3),
+    ):
+        some = judge.read(real(world)[keep])
+        assert some.valid.all()
+        apart, directions = judge.classes_apart(some), judge.directions_apart(some)
+        assert missing - 1e-9 < apart.total_variation < missing + 1.5 * apart.floor
+        assert apart.total_variation > 3 * apart.floor and directions.total_variation < 2 * directions.floor
 
 
-def test_floor_of_the_total_variation_is_that_of_exact_draws():
+@pytest.mark.parametrize("count", [1, 7, NUM_CLIPS])
+def test_the_floor_of_a_total_variation_is_that_of_exact_draws(count):
     world = WORLDS["base"]
     judge = oracle(world)
-    summary = judge.summary(judge.read(real(world)))
-    draws = np.random.default_rng(0).multinomial(NUM_CLIPS, np.full(8, 1 / 8), 4000)
-    assert summary["direction_floor"] == pytest.approx(np.abs(draws / NUM_CLIPS - 1 / 8).sum(1).mean() / 2, rel=0.02)
+    reading = judge.read(real(world)[:count])
+    for apart, length in ((judge.directions_apart(reading), 8), (judge.classes_apart(reading), 6)):
+        draws = np.random.default_rng(0).multinomial(count, np.full(length, 1 / length), 40_000)
+        exact = np.abs(draws / count - 1 / length).sum(1) / 2
+        assert apart.floor == pytest.approx(exact.mean(), abs=5 * exact.std() / 200 + 1e-9)
+
+
+def test_data_of_one_class_are_never_apart():
+    world = dataclasses.replace(WORLDS["base"], shapes=("disk",), colours=("red",))
+    judge = oracle(world)
+    assert judge.classes_apart(judge.read(real(world, 20))) == Apart(0.0, 0.0)
 
 
 def test_reading_is_fast():

@@ -22,6 +22,7 @@ from vdm.metrics.moments import Estimator, Moments
 
 SIZES = 5  # of the bias curve: N, and so many equal steps in 1/N, down to N/2
 REPEATS = 8  # subsets of each size
+MAX_FEATURES = 4096  # of a vector, as C3D gives: a matrix of their square takes 134 MB, an interval 40 of them
 MIN_CLIPS_PER_DIMENSION = 2  # in the smallest subset, for a straight line in 1/N
 
 
@@ -101,7 +102,11 @@ def bias_curve(
         one, two = (features[generator.permutation(len(features))[:size]] for features in (first, second))
         return distance(of_clips(one), of_clips(two), estimator)
 
-    means = [float(np.mean([once(size) for _ in range(REPEATS)])) for size in sizes]
+    def mean(size: int) -> float:
+        is_whole = len(first) == len(second) == size  # all its subsets are one
+        return float(np.mean([once(size) for _ in range(1 if is_whole else REPEATS)]))
+
+    means = [mean(size) for size in sizes]
     straight = sizes[-1] >= MIN_CLIPS_PER_DIMENSION * first.shape[-1]
     return BiasCurve(tuple(sizes), tuple(means), _intercept(sizes, means) if straight else None)
 

@@ -57,7 +57,7 @@ def of(features: Float[np.ndarray, "n d"]) -> Moments:
     if len(broken):
         raise ValueError(
             f"{len(broken)} of {len(features)} feature vectors hold NaN or infinity, the first in row {broken[0]}: an "
-            "extractor gave them, from clips that it cannot read (too few frames?)"
+            "extractor gave them, from clips that it cannot read or with broken weights"
         )
     features = features.astype(np.float64)
     mean = features.mean(axis=0)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 from scipy import ndimage
+from scipy.special import bdtr
 
 from vdm.metrics.paths import fit_reflecting_path
 
@@ -65,6 +66,19 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Apart:
+    """How far what clips show is from the uniform distribution of the data.
+
+    Attributes:
+      total_variation: 0 (the same) to 1; 1 without a clip.
+      floor: its expectation for as many clips of the data.
+    """
+
+    total_variation: float
+    floor: float
+
+
+@dataclasses.dataclass(frozen=True)
 class ShapeOracle:
     """Judges by the world that the clips should come from.
 
@@ -74,7 +88,8 @@ class ShapeOracle:
       palette: colours in [-1, 1]; background: grey level of the ground in [-1, 1].
       radius: the object's centre stays in [radius, size - radius], pixels.
       speeds: allowed ones, pixels per frame.
-      num_directions: equally spaced and equally likely, counter-clockwise on the screen, the first along +x.
+      num_directions: equally spaced and, as all classes are, equally likely; counter-clockwise on the screen, the
+        first along +x.
     """
 
     coverage: Callable[[int, Float[np.ndarray, "n 2"]], Float[np.ndarray, "n height width"]]
@@ -120,30 +135,17 @@ class ShapeOracle:
         direction = np.where(seen, self._direction(np.where(seen[:, None], velocity, 0.0)), -1)
         return Reading(position, mass, num_objects, colour, shape, velocity, residual, direction, checks)
 
-    def summary(self, reading: Reading) -> dict[str, Any]:
-        """Plain numbers for a record: validity, why clips failed, and what the valid ones show.
+    def classes(self, reading: Reading) -> Int[np.ndarray, "clips"]:
+        return reading.shape * len(self.colour_names) + reading.colour
 
-        A clip may fail for several reasons. Total variation, 0 (the same) to 1, is between the valid clips' directions
-        and the uniform distribution of the data; it is 1 if no clip is valid. `direction_floor` is its expectation for
-        as many exact clips.
-        """
-        valid = reading.valid
-        num_clips, num_valid = len(valid), int(valid.sum())
-        directions = np.bincount(reading.direction[valid], minlength=self.num_directions)
-        uniform = np.full(self.num_directions, 1 / self.num_directions)
-        distance = np.abs(directions / num_valid - uniform).sum() / 2 if num_valid else 1.0
-        return {
-            "num_clips": num_clips,
-            "valid": num_valid / num_clips,
-            "failed": {reason: int(np.sum(~passed)) for reason, passed in reading.checks.items()},
-            "classes": self._class_counts(reading.shape[valid], reading.colour[valid]),
-            "shapes": _shares(reading.shape[valid], self.shape_names),
-            "colours": _shares(reading.colour[valid], self.colour_names),
-            "directions": directions.tolist(),
-            "data_directions": uniform.tolist(),
-            "direction_total_variation": float(distance),
-            "direction_floor": _expected_total_variation(uniform, num_valid),
-        }
+    def directions_apart(self, reading: Reading) -> Apart:
+        """Of the valid clips' directions, from the data's."""
+        return _from_uniform(reading.direction[reading.valid], self.num_directions)
+
+    def classes_apart(self, reading: Reading) -> Apart:
+        """Of the valid clips' classes, from the data's."""
+        num_classes = len(self.shape_names) * len(self.colour_names)
+        return _from_uniform(self.classes(reading)[reading.valid], num_classes)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -219,11 +221,6 @@ class ShapeOracle:
         turn = np.arctan2(-velocity[:, 1], velocity[:, 0]) / (2 * math.pi)
         return np.rint(turn * self.num_directions).astype(int) % self.num_directions
 
-    def _class_counts(self, shape: np.ndarray, colour: np.ndarray) -> dict[str, int]:
-        names = [f"{colour_name} {shape_name}" for shape_name in self.shape_names for colour_name in self.colour_names]
-        counts = np.bincount(shape * len(self.colour_names) + colour, minlength=len(names))
-        return dict(zip(names, counts.tolist(), strict=True))
-
 
 def _objects(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Connected components inside each frame: labels (0: none) of the pixels, and their number [clips, frames]."""
@@ -262,13 +259,16 @@ def _explained(difference: np.ndarray, strength: np.ndarray, contrast: np.ndarra
         return np.sum(strength**2, (-2, -1)) * np.sum(contrast**2, -1) / energy
 
 
-def _shares(index: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
-    counts = np.bincount(index, minlength=len(names))
-    return {name: count / max(len(index), 1) for name, count in zip(names, counts.tolist(), strict=True)}
+def _from_uniform(index: Int[np.ndarray, "clips"], length: int) -> Apart:
+    if not len(index):
+        return Apart(1.0, 1.0)
+    counts = np.bincount(index, minlength=length)
+    variation = np.abs(counts / len(index) - 1 / length).sum() / 2
+    return Apart(float(variation), _mean_deviation(len(index), 1 / length) * length / (2 * len(index)))
 
 
-def _expected_total_variation(distribution: np.ndarray, draws: int) -> float:
-    """Of the histogram of so many draws from `distribution`, by the normal approximation of each count; at most 1."""
-    if not draws:
-        return 1.0
-    return min(1.0, float(np.sum(np.sqrt(distribution * (1 - distribution) / (2 * math.pi * draws)))))
+def _mean_deviation(draws: int, probability: float) -> float:
+    """E|X - draws x probability| of a binomial X, exactly (De Moivre; Diaconis & Zabell 1991)."""
+    above = min(math.floor(draws * probability) + 1, draws)
+    mass = bdtr(above, draws, probability) - bdtr(above - 1, draws, probability)
+    return float(2 * above * (1 - probability) * mass)

@@ -32,7 +32,7 @@ class Protocol:
       range: of a clip's values as it is compared; 8-bit: samples are rounded to the 256 levels of the data.
       resize: how the extractor's size is reached (`features.resize`); empty: the clips are seen as they are.
       split: of the data.
-      extractor, extractor_sha256: the network whose features are compared, and its file; empty: none.
+      extractor, extractor_sha256: what sees the features that are compared, and the hash of its file or settings.
       estimator: of covariances, N-1 or N; empty: none.
       repeats: independent sets of samples whose scores are averaged.
       seed: of the samples.
@@ -69,7 +69,7 @@ class Preset:
     """A published protocol: fields of Protocol as its source has them. What it does not say is unknown.
 
     Attributes:
-      fields: values, or FREE.
+      fields: values, or FREE; metric and extractor, which say what score it is about, are always known.
       remark: what must be known of the numbers that were published under it.
     """
 
@@ -82,43 +82,49 @@ class Preset:
         return tuple(field.name for field in dataclasses.fields(Protocol) if field.name not in self.fields)
 
 
+def preset(name: str) -> Preset:
+    """Raises ValueError for a name that there is not."""
+    if name not in PRESETS:
+        raise ValueError(f"config.scores.preset is {name!r}; it must be empty or one of: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
 def require_preset(name: str, protocol: Protocol, assumed: Collection[str] = ()) -> None:
     """Raises ValueError unless a score measured in this way may carry the preset's name.
 
     Args:
       assumed: fields that the source does not give and that the user answers for; the score's record names them.
     """
-    if name not in PRESETS:
-        raise ValueError(f"config.scores.preset is {name!r}; it must be empty or one of: {', '.join(PRESETS)}")
-    preset = PRESETS[name]
-    if not set(assumed) <= set(preset.unknown):
+    published = preset(name)
+    if not set(assumed) <= set(published.unknown):
         raise ValueError(
             f"config.scores.assumed is {tuple(assumed)}; of the preset {name} only what its source does not say can be "
-            f"assumed: {', '.join(preset.unknown)}"
+            f"assumed: {', '.join(published.unknown)}"
         )
-    open_fields = [field for field in preset.unknown if field not in assumed]
+    open_fields = [field for field in published.unknown if field not in assumed]
     if open_fields:
         raise ValueError(
-            f"the preset {name} cannot be used as it is: its source ({preset.source}) does not say "
+            f"the preset {name} cannot be used as it is: its source ({published.source}) does not say "
             f"{', '.join(open_fields)}. To answer for your own values, which the record will name, list these fields "
             "in config.scores.assumed"
         )
     given = dataclasses.asdict(protocol)
     wrong = [
         f"{field} is {given[field]!r}, not {value!r}"
-        for field, value in preset.fields.items()
+        for field, value in published.fields.items()
         if value != FREE and given[field] != value
     ]
     if wrong:
-        raise ValueError(f"this is not the protocol {name} ({preset.source}): {'; '.join(wrong)}")
+        raise ValueError(f"this is not the protocol {name} ({published.source}): {'; '.join(wrong)}")
 
 
 # several files hold the same network
 _I3D = {"metric": "fvd", "data": FREE, "extractor": "i3d", "extractor_sha256": FREE}
-_UNCONDITIONAL = {"num_given": 0, "given_counted": False, "samples_per_clip": 1, "pooled": True, "repeats": 1}
+_UNCONDITIONAL = {"num_given": 0, "given_counted": False}
 _SMALL = {"height": 64, "width": 64, "seed": FREE}
 # How it resizes to I3D's size is not published: that is done inside a TorchScript file.
 _STYLEGAN_V = _I3D | _UNCONDITIONAL
+_STYLEGAN_V |= {"samples_per_clip": 1, "pooled": True, "repeats": 1}
 _STYLEGAN_V |= {"num_samples": 2048, "num_real": 2048, "clip_rule": "random", "estimator": "N", "range": "8-bit"}
 _STYLEGAN_V |= {"height": FREE, "width": FREE, "split": FREE, "seed": FREE}  # as the data set is prepared
 _STYLEGAN_V_SOURCE = (

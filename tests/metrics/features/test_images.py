@@ -1,5 +1,6 @@
 """LPIPS against its published value and the package that ports it; PSNR and SSIM against sums written out."""
 
+import dataclasses
 import functools
 
 import jax
@@ -51,6 +52,22 @@ def test_frame_features_see_looks():
     assert np.linalg.norm(features[0] - features[1]) > 0.5 * np.linalg.norm(features[0])
 
 
+@pytest.mark.feature("M7")
+@pytest.mark.parametrize("name", FILES)
+def test_images_of_which_nothing_would_be_left_are_refused(name):
+    """Below the smallest side the last features are those of no pixel, whose mean is no number."""
+    backbone, side = FILES[name][0], FILES[name][0].min_side
+    last = {}
+    for size in (side, side - 1):
+        free = dataclasses.replace(backbone, min_side=0)
+        last[size] = jax.eval_shape(free.features, read(name), jnp.zeros((1, size, 40, 3)))[-1].shape
+    assert min(last[side]) == 1 and min(last[side - 1]) == 0
+    for shape in ((side - 1, 40), (40, side - 1)):
+        image = jnp.zeros((1, *shape, 3))
+        with pytest.raises(ValueError, match=f"needs images of at least {side} pixels.* these have {shape[0]} x"):
+            images.lpips(backbone, read(name), image, image)
+
+
 def test_weights_of_another_network_are_refused():
     with pytest.raises(ValueError, match="no weights of LPIPS on VGG16_0: 'VGG16_0' is missing"):
         images.checked(images.VGG16, read("alexnet"))
@@ -67,6 +84,24 @@ def test_psnr_is_that_of_a_known_error():
     second[1, :, 0, 0] += 20  # one of 16 is wrong by 20: the mean square is the same
     np.testing.assert_allclose(pictures.psnr(first, second), 20 * np.log10(255 / 5))
     assert np.isinf(pictures.psnr(first, first)).all()
+
+
+@pytest.mark.feature("M7")
+@pytest.mark.parametrize("compare", [pictures.psnr, pictures.ssim])
+def test_only_8_bit_clips_of_one_shape_are_compared(compare):
+    clips = np.random.default_rng(5).integers(0, 256, (3, 2, 16, 16, 1), np.uint8)
+    floats = clips.astype(np.float32) / 255
+    wrong = (
+        (clips, clips[:1]),
+        (clips, clips[..., :8, :]),
+        (floats, floats),
+        (clips, floats),
+        (clips, clips.astype(int)),
+    )
+    for first, second in wrong:
+        with pytest.raises(ValueError, match=r"compare clips of uint8 in two arrays of one shape; given"):
+            compare(first, second)
+    assert compare(clips, clips[::-1]).shape == (3,)
 
 
 @pytest.mark.feature("M7")

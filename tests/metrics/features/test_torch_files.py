@@ -238,6 +238,22 @@ def test_layers_in_another_order_are_no_i3d(pair, tmp_path):
         extractor.i3d_kinetics(str(file))
 
 
+TURNED = {  # (layer, kernel [t, h, w, in, out]) -> what a converter could make of it
+    "colours": lambda layer, kernel: kernel[..., ::-1, :] if layer == "Conv3d_1a_7x7" else kernel,
+    "rows and columns": lambda _, kernel: kernel.swapaxes(1, 2),
+}
+
+
+@pytest.mark.feature("M3")
+@pytest.mark.parametrize("what", ["colours", pytest.param("rows and columns", marks=pytest.mark.slow)])
+def test_a_network_that_sees_a_black_clip_rightly_and_others_not_is_no_i3d(what, tmp_path):
+    layers = {layer: parts | {"kernel": TURNED[what](layer, parts["kernel"])} for layer, parts in packaged().items()}
+    file = tmp_path / "i3d.pt"
+    file.write_bytes(as_stylegan_v(layers))
+    with pytest.raises(ValueError, match=r"not the weights of FVD's I3D: .* three logits of 15 coloured frames are"):
+        extractor.i3d_kinetics(str(file))
+
+
 def test_not_even_a_number_is_no_i3d():
     layers = {name: dict(parts) for name, parts in i3d.from_flax(weights.I3D.read()).items()}
     layers["Mixed_5c/Branch_0/Conv3d_0a_1x1"]["bias"] = np.full(384, np.nan, np.float32)

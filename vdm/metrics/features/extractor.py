@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Float32
@@ -16,6 +18,7 @@ from vdm.metrics.features import i3d, images, resize, torch_files, weights
 from vdm.metrics.features.resize import Grid
 
 Sees = Literal["clips", "frames"]  # a feature vector for each of them
+SEES: Mapping[str, Callable[[int], int]] = {"clips": lambda num_frames: 1, "frames": lambda num_frames: num_frames}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Extractor:
     """A network that gives every clip, or every frame, a vector.
 
     Attributes:
-      name: of the network; sha256: of the file that its weights come from, empty where it has none.
+      name: of the network; sha256: of the file that its weights come from, or of its settings where it has none.
       size: pixels, height and width that clips are stretched to before; 0: they are seen as they are.
       min_frames: of a clip.
       num_channels: that it needs; grey clips are repeated.
@@ -39,8 +42,13 @@ class Extractor:
     weights: Any
     apply: Callable[[Any, Float[Array, "clips frames h w c"]], Float[Array, "n d"]]
 
-    def require(self, num_frames: int, num_channels: int) -> None:
-        """Raises ValueError for clips that it cannot see."""
+    def num_features(self, clip: tuple[int, int, int, int], grid: Grid) -> int:
+        """How many numbers a vector has, for clips of [frames, height, width, channels]; nothing is computed.
+
+        Raises:
+          ValueError: it cannot see such clips, or gives another number of vectors than it says.
+        """
+        num_frames, _, _, num_channels = clip
         if num_frames < self.min_frames:
             raise ValueError(
                 f"{self.name} needs clips of at least {self.min_frames} frames; these have {num_frames}. Take longer "
@@ -48,6 +56,21 @@ class Extractor:
             )
         if num_channels not in (1, self.num_channels):
             raise ValueError(f"{self.name} sees {self.num_channels} channels; the clips have {num_channels}")
+        two = jax.ShapeDtypeStruct((2, *clip), jnp.float32)
+        seen = jax.eval_shape(lambda weights, video: self.features(weights, video, grid), self.weights, two)
+        self.require_vectors(len(seen), len(two), num_frames)
+        return math.prod(seen.shape[1:])
+
+    def num_vectors(self, num_frames: int) -> int:
+        """Of a clip."""
+        return SEES[self.sees](num_frames)
+
+    def require_vectors(self, found: int, num_clips: int, num_frames: int) -> None:
+        """Raises ValueError for another number of vectors than it says."""
+        if found != num_clips * self.num_vectors(num_frames):
+            raise ValueError(
+                f"{self.name} sees {self.sees}, and gave {found} vectors for {num_clips} clips of {num_frames} frames"
+            )
 
     def features(self, weights: Any, video: Float[Array, "clips frames h w c"], grid: Grid) -> Float32[Array, "n d"]:
         """Of clips in [-1, 1], of any size; a row per clip, or per frame, clip by clip."""
@@ -100,4 +123,5 @@ def tracked_motion() -> Extractor:
     def apply(_: Any, video: Float[Array, "clips frames h w c"]) -> Float[Array, "n d"]:
         return motion.features(video, tracker, histograms)
 
-    return Extractor("lucas_kanade", "", "clips", 0, histograms.frames + 2, 3, (), apply)
+    settings = hashlib.sha256(repr((tracker, histograms)).encode()).hexdigest()
+    return Extractor("lucas_kanade", settings, "clips", 0, histograms.frames + 2, 3, (), apply)

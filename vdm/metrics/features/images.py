@@ -32,7 +32,7 @@ class Backbone:
     Attributes:
       name: of its part of the weights. taps: convolutions, counted from 0, after which LPIPS looks.
       convolutions: (stride, padding) of each. pooled: those that a max-pooling of stride 2 comes before.
-      window: of that pooling, pixels.
+      window: of that pooling, pixels. min_side: pixels, height and width; of less nothing is left at the end.
     """
 
     name: str
@@ -40,9 +40,16 @@ class Backbone:
     pooled: tuple[int, ...]
     window: int
     taps: tuple[int, ...]
+    min_side: int
 
     def features(self, weights: Weights, image: Float[Array, "n height width 3"]) -> list[Float32[Array, "n h w c"]]:
-        """After each tap. The image is in [-1, 1]."""
+        """After each tap. The image is in [-1, 1]. ValueError for one that is too small."""
+        height, width = image.shape[1:3]
+        if min(height, width) < self.min_side:
+            raise ValueError(
+                f"{self.name.removesuffix('_0')} needs images of at least {self.min_side} pixels, height and width; "
+                f"these have {height} x {width}. Enlarge them first, or take another metric"
+            )
         hidden = (image - _SHIFT) / _SCALE
         found = []
         with jax.default_matmul_precision("highest"):
@@ -55,8 +62,8 @@ class Backbone:
         return found
 
 
-ALEXNET = Backbone("AlexNet_0", ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1)), (1, 2), 3, (0, 1, 2, 3, 4))
-VGG16 = Backbone("VGG16_0", ((1, 1),) * 13, (2, 4, 7, 10), 2, (1, 3, 6, 9, 12))
+ALEXNET = Backbone("AlexNet_0", ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1)), (1, 2), 3, (0, 1, 2, 3, 4), 31)
+VGG16 = Backbone("VGG16_0", ((1, 1),) * 13, (2, 4, 7, 10), 2, (1, 3, 6, 9, 12), 16)
 
 
 def lpips(
