@@ -49,8 +49,8 @@ def front(records: Records) -> str:
 
 
 def resources(records: Records) -> str:
-    """Memory and the first call: a row a pair, a column a side; in brackets what is held between calls."""
-    whats = "peak memory (at rest), GB", "first call, s"
+    """Memory and the first call: a row a pair, a column a side; in brackets memory between calls and while timed."""
+    whats = "peak memory (at rest, while timed), GB", "first call, s"
     sides = [side for side in SIDES if _is_there(side, records)]
     header = [*WORK, *(f"{what}: {SIDES[side]}" for what in whats for side in sides)]
     return _table(header, records, lambda record: _resources(record["sides"], sides))
@@ -84,7 +84,10 @@ def _is_there(side: str, records: Records) -> bool:
 
 
 def _gigabytes(side: Mapping[str, Any]) -> str:
-    return _peak(side) + ("" if "device_peak_bytes" in side else f" ({side['bytes_at_rest'] / 1e9:.2f})")
+    if "device_peak_bytes" in side:
+        return _peak(side)
+    besides = (f"{side[name] / 1e9:.2f}" for name in ("bytes_at_rest", "peak_bytes_while_timed"))
+    return f"{_peak(side)} ({', '.join(besides)})"
 
 
 def _peak(side: Mapping[str, Any]) -> str:

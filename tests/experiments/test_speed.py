@@ -78,13 +78,16 @@ def test_ratio_is_the_median_over_rounds_with_an_interval():
 
 
 def test_peak_memory_is_of_what_came_after():
-    worker.forget_peak()
-    before = worker.peak_bytes()
+    before = worker.forget_peak()
     held = bytearray(200_000_000)
     del held
     assert worker.peak_bytes() > before + 150_000_000
     worker.forget_peak()
     assert worker.peak_bytes() < before + 100_000_000
+    kept, held = [], bytearray(400_000_000)
+    del held
+    peak = worker.peak_of_a_call(lambda: kept.append(bytearray(b"x") * 50_000_000))
+    assert before + 140_000_000 < peak < before + 190_000_000  # the third call, which finds what the first two kept
 
 
 def test_exponents_are_those_of_power_laws():
