@@ -30,7 +30,8 @@ def pairs(records: Records) -> str:
         "ours, ms",
         *(f"{SIDES[each]}: times ours" for each in others),
     ]
-    return _table(header, records, lambda record: _times(record["sides"], others))
+    made = _table(header, records, lambda record: _times(record["sides"], others))
+    return f"{made}\n\n{_made_by(records)}" if records else made
 
 
 def front(records: Records) -> str:
@@ -61,6 +62,16 @@ def _table(header: Sequence[str], records: Records, cells: Any) -> str:
         return NONE_YET
     works = [[KINDS[record["kind"]], SIZES[record["size"]].title] for record in records.values()]
     return table(header, [work + cells(record) for work, record in zip(works, records.values(), strict=True)])
+
+
+def _made_by(records: Records) -> str:
+    """The machine, the packages of all sides and the commits: parts are recorded one by one."""
+    environments = [record["environment"] for record in records.values()]
+    versions = [side["versions"] for record in records.values() for side in record["sides"].values()]
+    packages = dict.fromkeys(f"{name} {version}" for told in versions for name, version in told.items())
+    machine = dict.fromkeys(f"{one['num_cpus']} CPU cores, {one['platform']}" for one in environments)
+    commits = dict.fromkeys((one["code"]["commit"] or "unknown")[:12] for one in environments)
+    return f"{'; '.join(machine)}; {', '.join(packages)}; commit {', '.join(commits)}."
 
 
 def _times(sides: Mapping[str, Any], others: Sequence[str]) -> list[str]:

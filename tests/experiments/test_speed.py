@@ -118,11 +118,19 @@ def test_pages_are_made_of_whole_records(monkeypatch):
     assert [len(side["seconds"]) for side in ours_then_remat] == [2, 2]
     assert all(side["peak_bytes"] >= side["bytes_at_rest"] > 1e8 for side in ours_then_remat)
     assert all("jax" in side["versions"] and side["first_call"] > 0 for side in ours_then_remat)
-    record = {"kind": "train", "size": "small", "sides": {**found["sides"], "eager": ours_then_remat[0]}}
+    code = {"commit": "0123456789abcdef"}
+    environment = {"num_cpus": 2, "platform": "Linux", "code": code}
+    record = {
+        "kind": "train",
+        "size": "small",
+        "environment": environment,
+        "sides": {**found["sides"], "eager": ours_then_remat[0]},
+    }
     times, resources = (made({"train_small": record}).splitlines() for made in (tables.pairs, tables.resources))
     front = tables.front({"train_small": record, "bound_small": found}).splitlines()  # what no peer does is not there
     assert len(front) == 3 and front[0].count("|") == front[2].count("|") == 7 and "| 1.00 (1.00 to 1.00) |" in front[2]
-    assert len(times) == len(resources) == 3 and "| 1.00 (1.00 to 1.00) |" in times[2]
+    assert times[-1].startswith("2 CPU cores, Linux; jax ") and times[-1].endswith("; commit 0123456789ab.")
+    assert len(times) - 2 == len(resources) == 3 and "| 1.00 (1.00 to 1.00) |" in times[2]
     seconds = {"imports": [1.0, 3.0, 2.0], "first_step": [5.0, 4.0, 9.0]}
     assert "| cold | 2.0 | 5.0 | 7.0 (6.0 to 11.0) |" in tables.starts({"seconds": {"cold": seconds}})
     rates = {"videos_a_second": 7.5, "clips_a_second": {"small": {"moving_shapes": 800.0, "folder": 80.0}}}
