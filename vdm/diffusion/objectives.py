@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import reduce, repeat
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vdm.diffusion import bound, noise_priors, process, schedules, targets, weightings
 from vdm.diffusion.noise_priors import Independent, NoisePrior
@@ -108,17 +108,36 @@ def times_of(objective: Objective, u: Float[Array, "batch"], num_frames: int) ->
     return repeat(objective.times.time(objective.schedule, u), "batch -> batch frames", frames=num_frames)
 
 
-def loss(objective: Objective, predict: Predict, x0: Video, noise: Video, t: Time) -> Losses:
+def loss(
+    objective: Objective,
+    predict: Predict,
+    x0: Video,
+    noise: Video,
+    t: Time,
+    given: Bool[Array, "batch frames"] | None = None,
+) -> Losses:
     """The loss of every example at its frames' times, for given clean clips and standard normal noise, which the
     objective's prior correlates.
 
     The error is taken on the network's raw output and multiplied by one factor per frame, formed in logs.
+
+    Args:
+      given: True for frames that the network is shown without noise and that count nothing, nor have a gradient; some
+        frame of every example must not be. None: all are wanted.
+
+    Raises:
+      ValueError: given frames under a weighting whose error mixes frames.
     """
     noise = noise_priors.correlate(objective.noise_prior, noise)
     level = schedules.level(objective.schedule, t)
-    xt = process.diffuse(x0, noise, level)
-    prediction = predict(scaled(xt, level, objective.data_std), level.log_snr)
+    seen = level if given is None else process.without_noise(level, given)
+    xt = process.diffuse(x0, noise, seen)
+    prediction = predict(scaled(xt, seen, objective.data_std), seen.log_snr)
+    # at a given frame the target's level is still that of its time: what is not selected must be finite, too
     error = prediction.value - targets.value_of(objective.target, x0, noise, level)
+    if given is not None:
+        _require_apart(objective)
+        error = jnp.where(process.spread(given), 0.0, error)
     of_target = targets.log_leverage(objective.target, level)
     per_frame = _mean_square(error)
 
@@ -130,10 +149,10 @@ def loss(objective: Objective, predict: Predict, x0: Video, noise: Video, t: Tim
         x0_error=mean(2.0 * (targets.log_leverage(targets.X0, level) - of_target)),
         noise_error=mean(2.0 * (targets.log_leverage(targets.NOISE, level) - of_target)),
     )
-    if not objective.variance_weight:
-        return losses
-    of_variance = objective.scale * _hybrid(objective, prediction, x0, xt, t, level)
-    return dataclasses.replace(losses, loss=losses.loss + of_variance)
+    if objective.variance_weight:
+        of_variance = objective.scale * _hybrid(objective, prediction, x0, xt, t, level, given)
+        losses = dataclasses.replace(losses, loss=losses.loss + of_variance)
+    return losses if given is None else jax.tree.map(lambda mean: mean / (1.0 - given.mean(axis=1)), losses)
 
 
 def with_schedule(objective: Objective, schedule: Schedule) -> Objective:
@@ -161,8 +180,22 @@ def _weighted(objective: Objective, error: Video, t: Time, level: Level) -> Floa
     return _mean_square(noise_priors.whiten(objective.noise_prior, of_noise)).mean(axis=1)
 
 
+def _require_apart(objective: Objective) -> None:
+    if objective.weighting.whitened and not isinstance(objective.noise_prior, Independent):
+        raise ValueError(
+            f"weighting {objective.weighting.name} whitens correlated noise over all frames, so it has no error of the"
+            " wanted ones alone: take another weighting, or independent noise"
+        )
+
+
 def _hybrid(
-    objective: Objective, prediction: Prediction, x0: Video, xt: Video, t: Time, level: Level
+    objective: Objective,
+    prediction: Prediction,
+    x0: Video,
+    xt: Video,
+    t: Time,
+    level: Level,
+    given: Bool[Array, "batch frames"] | None,
 ) -> Float[Array, "batch"]:
     """The variance's part of L_hybrid: the mean is held fixed in it."""
     if prediction.log_variance is None:
@@ -171,9 +204,10 @@ def _hybrid(
         )
     estimate = jax.lax.stop_gradient(targets.solve(objective.target, prediction.value, xt, level)[0])
     decoder = bound.discretised_gaussian(1.0 / 255.0)
-    nats = bound.learned_step(objective.schedule, t, x0, estimate, prediction.log_variance, decoder).sum(axis=1)
+    nats = bound.learned_step(objective.schedule, t, x0, estimate, prediction.log_variance, decoder)
+    nats = nats if given is None else jnp.where(given, 0.0, nats)
     assert objective.schedule.num_steps is not None
-    per_step = bound.bits_per_dim(nats, x0[0].size)
+    per_step = bound.bits_per_dim(nats.sum(axis=1), x0[0].size)
     return objective.variance_weight * objective.schedule.num_steps * per_step
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Bool, Shaped
 
 from vdm.types import Level, Time, Video
 
@@ -24,6 +24,15 @@ def spread(values: Shaped[Array, "batch frames"]) -> PerFrame:
 def diffuse(x0: Video, noise: Video, level: Level) -> Video:
     """A draw from q(xt | x0) = N(alpha x0, sigma^2 I), made of a given standard normal noise."""
     return spread(level.alpha) * x0 + spread(level.sigma) * noise
+
+
+def without_noise(level: Level, given: Bool[Array, "batch frames"]) -> Level:
+    """The level with alpha 1, sigma 0 and log-SNR +inf at the given frames, which are x0 itself."""
+    return Level(
+        alpha=jnp.where(given, 1.0, level.alpha),
+        sigma=jnp.where(given, 0.0, level.sigma),
+        log_snr=jnp.where(given, jnp.inf, level.log_snr),
+    )
 
 
 def noise_from(x0: Video, xt: Video, level: Level) -> Video:
