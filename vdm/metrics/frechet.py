@@ -12,10 +12,11 @@ sets of real clips of that N.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 
 from vdm.metrics import jackknife, moments
 from vdm.metrics.moments import Estimator, Moments
@@ -37,15 +38,10 @@ def distance(first: Moments, second: Moments, estimator: Estimator = "N-1") -> f
             f"Features of {len(first.mean)} and of {len(second.mean)} numbers have no distance: they come from "
             "different extractors."
         )
-    one, two = first.covariance(estimator), second.covariance(estimator)
-    shared = np.linalg.norm(_root(one) @ _root(two), ord="nuc")
-    return float(np.sum((first.mean - second.mean) ** 2) + np.trace(one) + np.trace(two) - 2 * shared)
-
-
-def _root(covariance: Float64[np.ndarray, "d d"]) -> Float64[np.ndarray, "d d"]:
-    """The symmetric square root; eigenvalues that rounding put below zero are zero."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    one, two = first.divisor(estimator), second.divisor(estimator)
+    shared = np.linalg.norm(first.root @ second.root, ord="nuc") / math.sqrt(one * two)
+    traces = np.trace(first.scatter) / one + np.trace(second.scatter) / two
+    return float(np.sum((first.mean - second.mean) ** 2) + traces - 2 * shared)
 
 
 def standard_error(

@@ -33,14 +33,16 @@ def standard_error(
 
     Groups of one sample are left out while the other stays whole; the two variances are added.
     """
-    variance = 0.0
-    for left_out in (
-        [statistic(_without(first, i), second) for i in range(len(first))],
-        [statistic(first, _without(second, i)) for i in range(len(second))],
-    ):
-        variance += (len(left_out) - 1) * float(np.var(left_out))
-    return math.sqrt(variance)
+    return spread(
+        [statistic(without(first, i), second) for i in range(len(first))],
+        [statistic(first, without(second, i)) for i in range(len(second))],
+    )
 
 
-def _without(groups: Sequence[Group], index: int) -> Sequence[Group]:
+def spread(*left_out: Sequence[float]) -> float:
+    """The standard error, from the statistic with each group of a sample left out, sample by sample."""
+    return math.sqrt(sum((len(values) - 1) * float(np.var(values)) for values in left_out))
+
+
+def without(groups: Sequence[Group], index: int) -> Sequence[Group]:
     return [*groups[:index], *groups[index + 1 :]]

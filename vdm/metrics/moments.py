@@ -37,12 +37,20 @@ class Moments:
             self.scatter + other.scatter + np.outer(step, step) * (self.count * other.count / count),
         )
 
-    def covariance(self, estimator: Estimator) -> Float64[np.ndarray, "d d"]:
-        """The scatter over N - 1 (unbiased) or N. A single vector has none of the first."""
+    @functools.cached_property
+    def root(self) -> Float64[np.ndarray, "d d"]:
+        """The symmetric square root of the scatter; eigenvalues that rounding put below zero are zero."""
+        values, vectors = np.linalg.eigh(self.scatter)
+        return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+    def divisor(self, estimator: Estimator) -> int:
+        """What the scatter is divided by to be the covariance: N - 1 (unbiased), which a single vector has none of, or
+        N.
+        """
         divisor = {"N-1": self.count - 1, "N": self.count}[estimator]
         if divisor < 1:
             raise ValueError(f"A covariance over {estimator} needs 2 feature vectors; given {self.count}.")
-        return self.scatter / divisor
+        return divisor
 
 
 def of(features: Float[np.ndarray, "n d"]) -> Moments:
