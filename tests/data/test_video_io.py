@@ -28,6 +28,9 @@ def _write_directly(path, frames, *, rotation=0):
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=8)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        stream.options = {
+            "x264-params": "threads=1:mbtree=0"
+        }  # the same bytes each time, so that the same damage shows
         stream.set_display_rotation(rotation)
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
