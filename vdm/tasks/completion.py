@@ -108,26 +108,17 @@ def _some(number: int, name: str) -> int:
     return number
 
 
-@dataclasses.dataclass(frozen=True)
-class Completed:
-    """A denoiser that is told the given frames, and returns them.
+def completed(denoiser: Denoiser, given: Bool[Array, "batch frames"], x0: Video) -> Denoiser:
+    """E[x0 | wanted frames at their level, given frames as they are], which returns the given frames.
 
-    Attributes:
+    Args:
       denoiser: that of a network that was trained with given frames.
       given: True for frames whose x0 is known.
       x0: the clean clip; only its given frames are read.
     """
 
-    denoiser: Denoiser
-    given: Bool[Array, "batch frames"]
-    x0: Video
+    def denoise(xt: Video, level: Level) -> Video:
+        known = process.spread(given)
+        return jnp.where(known, x0, denoiser(jnp.where(known, x0, xt), process.without_noise(level, given)))
 
-    def __call__(self, xt: Video, level: Level) -> Video:
-        known = process.spread(self.given)
-        estimate = self.denoiser(jnp.where(known, self.x0, xt), process.without_noise(level, self.given))
-        return jnp.where(known, self.x0, estimate)
-
-
-def completed(denoiser: Denoiser, given: Bool[Array, "batch frames"], x0: Video) -> Completed:
-    """The denoiser with some frames given: E[x0 | wanted frames at their level, given frames as they are]."""
-    return Completed(denoiser, given, x0)
+    return denoise

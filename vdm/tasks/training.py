@@ -136,8 +136,6 @@ class AnySubset:
         return self.num_seen
 
     def draw(self, key: Key, num_frames: int) -> Drawn:
-        index = jnp.arange(num_frames)
-
         def add(carry: tuple[Key, Bool[Array, "frames"], Bool[Array, "frames"]]) -> tuple[Key, Array, Array]:
             key, taken, given = carry
             key, of_group, of_kind = jax.random.split(key, 3)
@@ -149,7 +147,7 @@ class AnySubset:
         none = jnp.zeros(num_frames, bool)
         _, taken, given = jax.lax.while_loop(lambda carry: carry[1].sum() < self.num_seen, add, (key, none, none))
         positions = jnp.nonzero(taken, size=self.num_seen)[0]
-        return index[positions], given[positions]
+        return positions, given[positions]
 
     def _group(self, key: Key, num_frames: int) -> Bool[Array, "frames"]:
         number, spacing, place = jax.random.split(key, 3)
