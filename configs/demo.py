@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, entries
 
 HEALTHY = Path(__file__).parents[1] / "experiments" / "demo" / "records" / "seeds.json"
 
@@ -41,9 +41,9 @@ def get_config() -> ConfigDict:
     lines = {"at_least": {"valid clips": 0.4}, "at_most": {"direction total variation": 0.25}}
     discrete = {"schedule": {"name": "ddpm_linear"}, "objective": {"times": {"name": "grid"}}}
     with config.unlocked():
-        config.compare.arm.ddpm = base.arm("Discrete DDPM", "t in {1..1000}/1000 on DDPM's betas", discrete, **lines)
-        config.compare.arm.vp_sde = base.arm("Continuous VP-SDE", "t uniform in (0.001, 1]", {}, **lines)
-        config.compare.arm.untrained = base.arm(
+        config.compare.arm.ddpm = entries.arm("Discrete DDPM", "t in {1..1000}/1000 on DDPM's betas", discrete, **lines)
+        config.compare.arm.vp_sde = entries.arm("Continuous VP-SDE", "t uniform in (0.001, 1]", {}, **lines)
+        config.compare.arm.untrained = entries.arm(
             "Untrained network",
             "the same network before its first step: what worse looks like",
             {"run": {"num_steps": 0}},

@@ -23,7 +23,7 @@ import pytest
 from etils import epath
 from scipy import stats
 
-from configs import base, demo
+from configs import demo, entries
 from tests import tiny
 from tests.test_train import REPOSITORY, assert_bitwise_equal, saved_state
 from vdm import arms, assembly, build, compare, evaluate, likelihoods, sample, steps, train
@@ -46,14 +46,14 @@ def grid():
     config = tiny.get_config()
     config.run.num_steps = 2
     with config.unlocked():
-        config.compare.arm.ddpm = base.arm(
+        config.compare.arm.ddpm = entries.arm(
             "Discrete DDPM",
             "t in {1..T}/T",
             {"schedule": {"name": "ddpm_linear"}, "objective": {"times": {"name": "grid"}}},
             at_least={"valid clips": 0.4},
         )
-        config.compare.arm.vp = base.arm("VP-SDE", "t in (0, 1]", {}, at_most={"direction total variation": 0.25})
-        config.compare.arm.untrained = base.arm("Untrained", "no step", {"run": {"num_steps": 0}})
+        config.compare.arm.vp = entries.arm("VP-SDE", "t in (0, 1]", {}, at_most={"direction total variation": 0.25})
+        config.compare.arm.untrained = entries.arm("Untrained", "no step", {"run": {"num_steps": 0}})
     config.compare.arms = ("ddpm", "vp", "untrained")
     return config
 
@@ -65,7 +65,7 @@ def grid_of_samplings():
     config.scores.samplings = ("common_2", "common_4")
     with config.unlocked():
         for count in (2, 4):
-            config.scores.sampling[f"common_{count}"] = base.common_sampling(count, -6.0, 6.0)
+            config.scores.sampling[f"common_{count}"] = entries.common_sampling(count, -6.0, 6.0)
     return config
 
 
@@ -197,7 +197,7 @@ def test_in_a_step_all_arms_see_the_same_clips_noise_and_u_and_each_its_own_leve
     config = grid()
     changes = {"schedule": {"name": "edm"}, "objective": {"target": "edm", "times": {"name": "log_normal_sigma"}}}
     with config.unlocked():
-        config.compare.arm.edm = base.arm("EDM", "log sigma normal", changes)
+        config.compare.arm.edm = entries.arm("EDM", "log sigma normal", changes)
     levels = {"ddpm": level_of_ddpm, "vp": level_of_vp, "edm": level_of_edm}
     seen = {name: seen_in_step(arms.config_of(config, name, 0), 3, monkeypatch) for name in levels}
     x0, noise, u, _, params = seen["vp"]
@@ -401,7 +401,7 @@ def test_two_arms_of_one_title_are_refused(tmp_path):
 def test_an_arm_that_changes_an_unknown_key_is_refused_before_any_is_trained(tmp_path):
     config = grid()
     with config.unlocked():
-        config.compare.arm.wrong = base.arm("wrong", "", {"objective": {"targets": "v"}})
+        config.compare.arm.wrong = entries.arm("wrong", "", {"objective": {"targets": "v"}})
     config.compare.arms = ("vp", "wrong")
     with pytest.raises(ValueError, match=r"compare.arm.wrong"):
         compare.compare(config, tmp_path)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
+from configs import entries
 from tests import tiny
 from vdm import arms, build, evaluate, sample
 from vdm.diffusion import schedules
@@ -20,7 +20,7 @@ def config_of(schedule="vp_linear", evaluations=3, **sampling):
     config.objective.target = "x0"
     config.scores.samplings = ("common",)
     with config.unlocked():
-        config.scores.sampling.common = base.common_sampling(evaluations, -8.0, 8.0)
+        config.scores.sampling.common = entries.common_sampling(evaluations, -8.0, 8.0)
     config.scores.sampling.common.update(sampling)
     return config
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
+from configs import entries
 from data.sources import simulated
 from tests import tiny, toy_extractor
 from tests.toy_extractor import seen
@@ -195,7 +195,7 @@ def test_a_file_is_what_its_hash_says(toy):
         build.measures(config_of((path, "0" * 64)))
     config = config_of(toy)
     with config.unlocked():
-        config.scores.plugin.fvd = base.plugin(*toy, "frechet")
+        config.scores.plugin.fvd = entries.plugin(*toy, "frechet")
     with pytest.raises(ValueError, match="names fvd, which is a metric's name already"):
         build.measures(config)
 
@@ -298,7 +298,7 @@ class TestPresets:
         monkeypatch.setitem(protocol.PRESETS, "toys", protocol.Preset(known | fields, "this test"))
         config = config_of(toy, metrics=("toy", "other"), preset="toys")
         with config.unlocked():
-            config.scores.plugin.other = base.plugin(*toy, "kernel")
+            config.scores.plugin.other = entries.plugin(*toy, "kernel")
         experiment, measures = build.experiment(config), build.measures(config)
         scoring.check(experiment, measures)
         scorer = scoring.make_scorer(experiment, measures)

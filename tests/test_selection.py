@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import base
+from configs import entries
 from tests import tiny
 from vdm import arms, build, compare, effort, selection, train, validation
 from vdm.records import record
@@ -27,8 +27,8 @@ def config_of(**select):
     config.run.num_steps, config.data.num_selection = 2, 8
     config.optimizer.ema_decay_short = 0.5
     with config.unlocked():
-        config.compare.arm.vp = base.arm("VP-SDE", "t in (0, 1]", {})
-        config.compare.arm.untrained = base.arm("Untrained", "no step", {"run": {"num_steps": 0}})
+        config.compare.arm.vp = entries.arm("VP-SDE", "t in (0, 1]", {})
+        config.compare.arm.untrained = entries.arm("Untrained", "no step", {"run": {"num_steps": 0}})
     config.compare.arms = ("vp", "untrained")
     config.compare.select.update({"factors": FACTORS, "max_more": 0} | select)
     return config
@@ -187,7 +187,7 @@ def test_the_own_loss_is_that_of_training_over_all_levels():
 def test_arms_of_one_budget_spend_the_same_flops():
     config = config_of(factors=())
     with config.unlocked():
-        config.compare.arm.wide = base.arm("Wide", "", {"network": {"unet3d": {"channels": 16}}})
+        config.compare.arm.wide = entries.arm("Wide", "", {"network": {"unet3d": {"channels": 16}}})
     config.compare.arms = ("vp", "wide")
     of_step = {name: arms.step_flops(arms.config_of(config, name, 0)) for name in config.compare.arms}
     assert of_step["wide"] > 2 * of_step["vp"]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from configs import base
+from configs import entries
 from tests import cards, tiny
 from vdm import build, evaluate, publish, scoring, train, verify
 from vdm.__main__ import main
@@ -35,7 +35,7 @@ def published(tmp_path_factory):
     train.train(config, folder)
     config.scores.samplings = ("common",)
     with config.unlocked():
-        config.scores.sampling.common = base.common_sampling(2, -6.0, 6.0)
+        config.scores.sampling.common = entries.common_sampling(2, -6.0, 6.0)
     evaluate.evaluate(config, folder)
     publish.publish(folder, folder / "card", with_weights=True)
     return folder / "card"
@@ -471,7 +471,7 @@ def test_the_scores_of_a_card_are_asked_for_by_their_protocols():
     again = tiny.get_config()
     verify.ask_again(again, metrics)
     assert again.scores == config.scores
-    shared = base.common_sampling(2, -6.0, 6.0).to_dict()
+    shared = entries.common_sampling(2, -6.0, 6.0).to_dict()
     drawn = {"sampling": "common", "sampler": shared}
     verify.ask_again(
         again, [*metrics, Metric("valid clips, common", 1.0, None, None, "%", True, {"samples": 8} | drawn)]

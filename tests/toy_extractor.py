@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from configs import base
+from configs import entries
 from vdm.metrics.features import plugin
 from vdm.types import Config
 
@@ -43,5 +43,5 @@ def written(folder: Path) -> tuple[str, str]:
 def ask_for(config: Config, path: str, sha256: str, distance: str = "frechet", **scores) -> None:
     """Sets `config.scores` to a distance of what it sees."""
     with config.unlocked():
-        config.scores.plugin.toy = base.plugin(path, sha256, distance)
+        config.scores.plugin.toy = entries.plugin(path, sha256, distance)
     config.scores.update({"metrics": ("toy",), "batch_size": 16} | scores)

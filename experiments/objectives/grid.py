@@ -21,7 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base, demo, objectives
+from configs import base, demo, entries, objectives
 
 EVALUATIONS = (8, 16, 32, 64, 256)  # of the samplers that all arms share, for a clip
 COMMON = (-8.0, 7.5)  # log-SNR of the shared samplers: VE ends at 7.8
@@ -101,7 +101,7 @@ def _shared(study: str) -> ConfigDict:
     with config.unlocked():
         config.compare = base.get_config().compare
         for count in EVALUATIONS:
-            config.scores.sampling[f"common_{count}"] = base.common_sampling(count, *COMMON)
+            config.scores.sampling[f"common_{count}"] = entries.common_sampling(count, *COMMON)
     config.name = f"objectives/{study}"
     config.data.update(height=8, width=8, num_selection=256)
     config.data.moving_shapes.update(shapes=("disk",), num_directions=4, radius=2.0, noise=SENSOR_NOISE)
@@ -137,7 +137,7 @@ def _factorial(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
     for target in TARGETS:
         for name, (title, objective) in WEIGHTS.items():
             changes = {"objective": objective | {"target": target}}
-            yield f"{target}_{name}", base.arm(f"{target}, {title}", "", changes)
+            yield f"{target}_{name}", entries.arm(f"{target}, {title}", "", changes)
 
 
 def _density(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
@@ -150,7 +150,7 @@ def _density(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
     config.objective.update(target="v", times=_EVEN)
     config.objective.weighting.name = "simple"
     for name, (title, objective) in DENSITIES.items():
-        yield name, base.arm(title, "", {"objective": objective})
+        yield name, entries.arm(title, "", {"objective": objective})
 
 
 def _presets(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
@@ -170,7 +170,7 @@ def _presets(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
             changes["schedule"] = row["schedule"] | {"cosine": {"log_snr_min": low, "log_snr_max": high}}
             levels = {"name": "log_snr_uniform", "log_snr_uniform": {"min": low, "max": high}}
             changes["objective"] = row["objective"] | {"times": levels}
-        yield name, base.arm(title, f"configs/objectives.py:{name}", changes)
+        yield name, entries.arm(title, f"configs/objectives.py:{name}", changes)
 
 
 def _floor(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
@@ -183,7 +183,7 @@ def _floor(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
     config.scores.flow.probes = 4
     config.sampler.update(_STOCHASTIC | {"spacing": {"name": "uniform"}})  # a chain's
     for name, title in CHAINS.items():
-        yield name, base.arm(f"DDPM, {title}", f"configs/objectives.py:{name}", objectives.ROWS[name])
+        yield name, entries.arm(f"DDPM, {title}", f"configs/objectives.py:{name}", objectives.ROWS[name])
 
 
 STUDIES = {"factorial": _factorial, "density": _density, "presets": _presets, "floor": _floor}

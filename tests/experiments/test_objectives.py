@@ -13,7 +13,7 @@ from etils import epath
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from configs import base
+from configs import entries
 from data.sources import moving_shapes
 from data.sources.simulated import Simulated
 from experiments.objectives import __main__ as study
@@ -483,8 +483,8 @@ def test_the_variance_of_the_gradient_is_taken_at_one_network_for_all_arms(monke
     config = tiny.get_config()
     config.run.num_steps = 2
     with config.unlocked():
-        config.compare.arm[grid.EVEN] = base.arm("even", "", {})
-        config.compare.arm.adaptive = base.arm("adaptive", "", {"objective": {"proposal": {"name": "loss_aware"}}})
+        config.compare.arm[grid.EVEN] = entries.arm("even", "", {})
+        config.compare.arm.adaptive = entries.arm("adaptive", "", {"objective": {"proposal": {"name": "loss_aware"}}})
     config.compare.arms, config.compare.seeds = (grid.EVEN, "adaptive"), (3,)
     cells = list(arms.cells(config, epath.Path(tmp_path)))
     for cell in cells:
