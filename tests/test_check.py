@@ -71,8 +71,10 @@ def test_a_wrong_sum_over_microbatches_is_seen(monkeypatch):
 
 
 def test_frames_that_see_each_other_are_seen(monkeypatch):
-    attend = attention.attend
-    monkeypatch.setattr(attention, "attend", lambda *inputs, **options: attend(*inputs, **options | {"identity": None}))
+    weights = attention.attention_weights
+    monkeypatch.setattr(
+        attention, "attention_weights", lambda query, key, bias=None, identity=None: weights(query, key, bias)
+    )
     assert not check.image_mode(twin(), one_device(), check.first_params(twin())).passed
 
 

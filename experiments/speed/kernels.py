@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vdm.nets.attention import attend
+from vdm.nets.attention import attention_weights
+from vdm.nets.products import times
 
 ROUNDS = 9
 Kernels = dict[str, Callable[[], jax.Array]]
@@ -63,11 +64,11 @@ def convolutions(clips: int, frames: int, side: int, channels: int, dtype: Any) 
 
 
 def attentions(rows: int, tokens: int, heads: int, head_dim: int, dtype: Any, on_gpu: bool) -> Kernels:
-    """`nets.attention.attend`, and `jax.nn.dot_product_attention` by XLA's and, on a GPU, by cuDNN's kernels."""
+    """`nets.attention`'s way, and `jax.nn.dot_product_attention` by XLA's and, on a GPU, by cuDNN's kernels."""
     keys = jax.random.split(jax.random.key(0), 3)
     inputs = [jax.random.normal(key, (rows, tokens, heads, head_dim), dtype) for key in keys]
     heads_first = [each.swapaxes(1, 2) for each in inputs]
-    ours = jax.jit(attend)
+    ours = jax.jit(lambda query, key, value: times(attention_weights(query, key).astype(dtype), value))
     theirs = jax.jit(jax.nn.dot_product_attention, static_argnames="implementation")
     found: Kernels = {"ours": lambda: ours(*heads_first), "JAX's": lambda: theirs(*inputs, implementation="xla")}
     return found | ({"cuDNN's": lambda: theirs(*inputs, implementation="cudnn")} if on_gpu else {})

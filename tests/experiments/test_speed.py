@@ -33,15 +33,22 @@ def test_a_thousand_steps_of_sampling_are_one_program(caplog):
 
 
 @pytest.mark.parametrize("kind", ["linear", "temporal", "spatial"])
-def test_an_attention_counts_its_products_and_their_gradients(kind):
+@pytest.mark.parametrize("channels", [8, 40])  # fewer than a head has and more: what it mixes are inputs or values
+def test_an_attention_counts_its_products_and_their_gradients(kind, channels):
     """Projections and the attention itself, and twice as much for gradients of both factors."""
-    size = dataclasses.replace(TOY, frames=4)
-    rows, inner = 2 * 4 * 8 * 8, 8 * 32
-    tokens = {"linear": 32, "temporal": 4, "spatial": 8 * 8}[kind]  # the linear one's context is head_dim x head_dim
-    products = 4 * rows * 8 * inner + 2 * rows * inner * tokens
-    found = ours.make("ours", kind, size)
+    heads, head_dim, frames, pixels = 8, 32, 4, 8 * 8
+    rows, inner = 2 * frames * pixels, heads * head_dim
+    found = ours.make("ours", kind, dataclasses.replace(TOY, dim=channels, frames=frames))
+    tokens = {"linear": head_dim, "temporal": frames, "spatial": pixels}[kind]  # a linear context is head_dim^2
+    products = 4 * rows * channels * inner + 2 * rows * inner * tokens
+    if channels == 8:
+        queries_and_keys, value_out = 2 * rows * channels * inner, heads * channels * head_dim * channels
+        mixing = rows * inner * tokens + rows * heads * channels * tokens + rows * heads * channels * channels
+        if kind == "linear":  # contexts, their products with the maps, and queries through both
+            mixing = rows * inner * channels + 2 * frames * inner * channels * channels + rows * inner * channels
+        products = queries_and_keys + value_out + mixing
     assert found.flops() == pytest.approx(3 * 2 * products, rel=0.02)
-    assert found.parameters == 8 + 4 * 8 * inner + (8 if kind == "linear" else 0)
+    assert found.parameters == channels + 4 * channels * inner + (channels if kind == "linear" else 0)
 
 
 class Told:

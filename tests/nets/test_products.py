@@ -1,4 +1,4 @@
-"""Products of small matrices: derivatives of every kind, and the forms that the compiler is handed."""
+"""Products of small matrices, and softmax: derivatives of every kind, and the forms that the compiler is handed."""
 
 import re
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.nets.products import dots, times
+from vdm.nets.products import dots, softmax, times
 
 PLAIN = {dots: lambda a, b: jnp.einsum("...nd,...md->...nm", a, b), times: jnp.matmul}
 SHAPES = {dots: ((2, 3, 5, 4), (2, 3, 6, 4)), times: ((2, 3, 5, 6), (2, 3, 6, 4))}
@@ -76,3 +76,18 @@ def test_other_platforms_get_the_plain_gradient(product):
     traced = jax.jit(gradient_of(product)).trace(*given, PLAIN[product](*given))
     barriers = {kind: traced.lower(lowering_platforms=(kind,)).as_text().count("barrier") for kind in ("cpu", "tpu")}
     assert barriers["cpu"] > 0 and barriers["tpu"] == 0, barriers
+
+
+def test_softmax_and_its_derivatives_are_those_of_jax():
+    """Large numbers too, whose exponentials would overflow."""
+    x, tangent = (jax.random.normal(jax.random.key(seed), (3, 4, 5)) for seed in (0, 1))
+    x = x.at[0].multiply(1000.0)
+    close(jax.jvp(softmax, (x,), (tangent,)), jax.jvp(jax.nn.softmax, (x,), (tangent,)))
+    value, pull = jax.vjp(softmax, x)
+    close(pull(jnp.sin(value)), jax.vjp(jax.nn.softmax, x)[1](jnp.sin(value)))
+    half = x[1:].astype(jnp.bfloat16)
+    assert softmax(half).dtype == jnp.float32
+    of_half = jax.grad(lambda x: jnp.sum(softmax(x) ** 2))(half)
+    assert of_half.dtype == jnp.bfloat16
+    exact = jax.grad(lambda x: jnp.sum(jax.nn.softmax(x) ** 2))(half.astype(jnp.float32))
+    np.testing.assert_allclose(of_half.astype(jnp.float32), exact, atol=4e-3)

@@ -6,68 +6,43 @@ heads between tokens and channels the gradient costs up to twice as much on CPUs
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from vdm.nets.blocks import NORMS
 from vdm.nets.embeddings import POSITIONS, rotated
 from vdm.nets.fold import tubes, untubed
-from vdm.nets.linear import Dense, Features
-from vdm.nets.products import dots, times
+from vdm.nets.linear import Dense, Features, add_bias, dense
+from vdm.nets.products import dots, softmax, times
+from vdm.nets.remat import PRODUCT
 from vdm.types import FrameIndex
 
 
-def attend(
+def attention_weights(
     query: Float[Array, "*batch tokens head_dim"],
     key: Float[Array, "*batch tokens head_dim"],
-    value: Float[Array, "*batch tokens head_dim"],
     bias: Float[Array, "... tokens tokens"] | None = None,
     identity: Bool[Array, "... 1 1"] | None = None,
-) -> Float[Array, "*batch tokens head_dim"]:
-    """softmax(q k^T / sqrt(head_dim) + bias) v, the softmax in float32.
+) -> Float[Array, "*batch tokens tokens"]:
+    """softmax(q k^T / sqrt(head_dim) + bias) in float32, a row for every query.
 
-    Where `identity` is True the matrix of weights is the identity: every token sees itself alone.
+    Where `identity` is True they are the identity: every token sees itself alone.
     """
     logits = dots(query, key) / query.shape[-1] ** 0.5
-    weights = jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
-    if identity is not None:
-        weights = jnp.where(identity, jnp.eye(weights.shape[-1]), weights)
-    return times(weights.astype(value.dtype), value)
-
-
-def attend_linearly(
-    query: Float[Array, "*batch tokens head_dim"],
-    key: Float[Array, "*batch tokens head_dim"],
-    value: Float[Array, "*batch tokens head_dim"],
-) -> Float[Array, "*batch tokens head_dim"]:
-    """softmax(q over head_dim) (softmax(k over tokens)^T v) / sqrt(head_dim), in time linear in the number of tokens:
-    the efficient attention of Shen et al. 2021 (arXiv:1812.01243); the softmax in float32.
-    """
-    weights, weight = _exponentials(query)
-    shares, share = _exponentials(jnp.swapaxes(key, -1, -2))  # [head_dim, tokens]
-    context = times(shares.astype(value.dtype), value) / share
-    mixed = times(weights.astype(value.dtype), context.astype(value.dtype))
-    return (mixed / (weight * query.shape[-1] ** 0.5)).astype(value.dtype)
-
-
-def _exponentials(x: Float[Array, "*rows n"]) -> tuple[Float[Array, "*rows n"], Float[Array, "*rows 1"]]:
-    """A softmax over the last axis before its division, and what to divide by, in float32.
-
-    Divided after a product, which takes them as they are, it costs CPUs half the time.
-    """
-    x = x.astype(jnp.float32)
-    powers = jnp.exp(x - jax.lax.stop_gradient(x.max(axis=-1, keepdims=True)))
-    return powers, powers.sum(axis=-1, keepdims=True)
+    weights = softmax(logits if bias is None else logits + bias)
+    return weights if identity is None else jnp.where(identity, jnp.eye(weights.shape[-1]), weights)
 
 
 class Heads(nnx.Module):
     """Maps to queries, keys and values of every head, and back; no biases, but for `bias` on the way back, which is
     zero at first.
+
+    A head mixes its values, which are a product of its input x, and what it mixed is multiplied once more: M (x V) O.
+    That is (M x) (V O), with one matrix for each head, of channels by channels. Where channels are few this has less
+    to compute, and on CPUs, which wait for memory, less to move: numbers are M x, or those of the matrices alone.
     """
 
     def __init__(self, channels: int, num_heads: int, head_dim: int, rngs: nnx.Rngs, *, bias: bool = False):
@@ -76,14 +51,27 @@ class Heads(nnx.Module):
         self.query, self.key, self.value = (Dense(channels, inner, rngs, bias=False) for _ in range(3))
         self.out = Dense(inner, channels, rngs, bias=bias, zero=True)
 
-    def __call__(self, x: Features, mix: Callable[..., Array]) -> Features:
-        """`mix(query, key, value)` in every head, each [batch, frames, heads, pixels of a frame, head_dim]."""
-        queries_keys_values = (
-            rearrange(project(x), "b f h w (heads d) -> b f heads (h w) d", d=self.head_dim)
-            for project in (self.query, self.key, self.value)
-        )
-        y = mix(*queries_keys_values)
+    def split(self, projected: Features) -> Float[Array, "batch frames heads tokens head_dim"]:
+        """What a projection gave, head by head; tokens are the pixels of a frame."""
+        return rearrange(projected, "b f h w (heads d) -> b f heads (h w) d", d=self.head_dim)
+
+    def mixed(self, weights: Float[Array, "batch frames heads tokens tokens"], x: Features) -> Features:
+        """The values of every head in the shares that its weights say, mapped back."""
+        weights = weights.astype(x.dtype)
+        if x.shape[-1] > self.head_dim:
+            return self.back(times(weights, self.split(self.value(x))), x)
+        y = times(rearrange(weights, "b f heads q k -> b f (q heads) k"), rearrange(x, "b f h w c -> b f (h w) c"))
+        y = rearrange(y, "b f (h w heads) c -> b f h w (heads c)", h=x.shape[2], w=x.shape[3])
+        return dense(y, rearrange(self.value_out(), "heads c d -> (heads c) d"), self.out.bias)
+
+    def back(self, y: Float[Array, "batch frames heads tokens head_dim"], x: Features) -> Features:
+        """What the heads mixed, mapped back; `x` tells the shape of frames."""
         return self.out(rearrange(y, "b f heads (h w) d -> b f h w (heads d)", h=x.shape[2]))
+
+    def value_out(self) -> Float[Array, "heads channels channels"]:
+        """The product of a head's maps to its values and back."""
+        value = rearrange(self.value.kernel[...], "c (heads d) -> heads c d", d=self.head_dim)
+        return value @ rearrange(self.out.kernel[...], "(heads d) c -> heads d c", d=self.head_dim)
 
 
 class SpatialAttention(nnx.Module):
@@ -94,18 +82,46 @@ class SpatialAttention(nnx.Module):
         self.heads = Heads(channels, num_heads, head_dim, rngs)
 
     def __call__(self, x: Features) -> Features:
-        return x + self.heads(self.norm(x), attend)
+        normed = self.norm(x)
+        query, key = (self.heads.split(project(normed)) for project in (self.heads.query, self.heads.key))
+        return x + self.heads.mixed(attention_weights(query, key), normed)
 
 
 class LinearAttention(nnx.Module):
-    """Every pixel attends to all pixels of its frame by `attend_linearly`; plus the input."""
+    """Every pixel attends to all pixels of its frame in time linear in their number; plus the input.
+
+    The shares are softmax(q over head_dim) softmax(k over tokens)^T / sqrt(head_dim): the efficient attention of Shen
+    et al. 2021 (arXiv:1812.01243).
+    """
 
     def __init__(self, channels: int, num_heads: int, head_dim: int, rngs: nnx.Rngs, *, norm: str, groups: int):
         self.norm = NORMS[norm](channels, groups)
         self.heads = Heads(channels, num_heads, head_dim, rngs, bias=True)
 
     def __call__(self, x: Features) -> Features:
-        return x + self.heads(self.norm(x), attend_linearly)
+        normed = self.norm(x)
+        query = rearrange(self.heads.query(normed), "b f h w (heads d) -> b f (h w) heads d", d=self.heads.head_dim)
+        query = (softmax(query) / self.heads.head_dim**0.5).astype(x.dtype)
+        few_channels = 4 * x.shape[-1] <= x.shape[2] * x.shape[3]
+        return x + (self._mixed_inputs if few_channels else self._mixed_values)(query, normed)
+
+    def _mixed_values(self, query: Float[Array, "batch frames tokens heads head_dim"], x: Features) -> Features:
+        key = softmax(jnp.swapaxes(self.heads.split(self.heads.key(x)), -1, -2)).astype(x.dtype)
+        context = times(key, self.heads.split(self.heads.value(x)))  # [head_dim, head_dim]
+        return self.heads.back(times(jnp.moveaxis(query, -2, -3), context), x)
+
+    def _mixed_inputs(self, query: Float[Array, "batch frames tokens heads head_dim"], x: Features) -> Features:
+        """See `Heads`; here a query is multiplied by its head's context and both maps in one."""
+        tokens = rearrange(x, "b f h w c -> b f (h w) c")
+        # Keys as [heads x head_dim, tokens] from the start: to turn them takes CPUs as long as to compute them.
+        kernel = self.heads.key.kernel[...].T
+        kernel = jnp.broadcast_to(kernel, (*x.shape[:2], *kernel.shape)).astype(x.dtype)
+        key = softmax(checkpoint_name(dots(kernel, tokens), PRODUCT)).astype(x.dtype)
+        context = rearrange(times(key, tokens), "b f (heads d) c -> b f heads d c", d=self.heads.head_dim)
+        matrices = jnp.einsum("bfhdc,hce->bfhde", context.astype(jnp.float32), self.heads.value_out())
+        matrices = rearrange(matrices, "b f heads d c -> b f (heads d) c").astype(x.dtype)
+        y = times(rearrange(query, "b f p heads d -> b f p (heads d)"), matrices).reshape(x.shape)
+        return checkpoint_name(add_bias(y, self.heads.out.bias[...]), PRODUCT)
 
 
 class TemporalAttention(nnx.Module):
@@ -136,12 +152,11 @@ class TemporalAttention(nnx.Module):
         assert bias is not None, "a block without a table of its own is handed what all share"
         identity = None if is_image is None else is_image[:, None, None, None, None]
 
-        def mix(query: Array, key: Array, value: Array) -> Array:
-            if self.rotary:
-                query, key = (rotated(each, frame_index) for each in (query, key))
-            return attend(query, key, value, bias=bias[:, None], identity=identity)
-
-        y = self.heads(tubes(self.norm(x)), mix)
+        normed = tubes(self.norm(x))
+        query, key = (self.heads.split(project(normed)) for project in (self.heads.query, self.heads.key))
+        if self.rotary:
+            query, key = (rotated(each, frame_index) for each in (query, key))
+        y = self.heads.mixed(attention_weights(query, key, bias[:, None], identity), normed)
         return x + untubed(y, *x.shape[2:4])
 
 
