@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.vary = _vary()
 
     config.data = _data()
+    config.task = _task()
     config.network = _network()
     config.schedule = _schedule()
     config.objective = _objective()
@@ -89,6 +90,23 @@ def _data() -> ConfigDict:
     tfds.frame_stride = 1
     tfds.flip = False
     return data
+
+
+def _task() -> ConfigDict:
+    task = ConfigDict()  # which frames of a training clip are given; the network learns to make the others
+    task.name = "generation"  # generation: none | prediction | blocks | random_frames | any_subset
+    task.prediction = ConfigDict()
+    task.prediction.num_given = 2  # the first frames of every clip
+    task.blocks = ConfigDict()  # Voleti et al. 2022 (MCVD)
+    task.blocks.num_past = 2  # the first frames
+    task.blocks.num_future = 2  # the last frames
+    task.blocks.probability = 0.5  # that a block is given, each by itself
+    task.random_frames = ConfigDict()  # Hoeppe et al. 2022 (RaMViD)
+    task.random_frames.most = 4  # 1 to so many frames, anywhere
+    task.random_frames.unconditional = 0.25  # probability that none is given
+    task.any_subset = ConfigDict()  # Harvey et al. 2022 (FDM)
+    task.any_subset.num_seen = 8  # of the clip's frames the network sees so many, given or not, at their places
+    return task
 
 
 def _network() -> ConfigDict:

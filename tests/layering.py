@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 CORE = {"types", "diffusion", "tasks", "metrics", "nets", "data"}
 VERBS = {"train", "sample", "evaluate", "compare", "plan", "check", "publish", "verify", "__main__"}
 # what verbs share
-SHARED = {"validation", "steps", "forensics", "scoring", "likelihoods", "traces"}
+SHARED = {"measures", "validation", "steps", "forensics", "scoring", "likelihoods", "traces"}
 SHARED |= {"arms", "effort", "selection", "variance", "assembly"}  # parts of a comparison
 ROOMS_OF_VERBS = {"runtime", "records", "costs", "refusals", "build", "configs"} | SHARED
 # room -> the rooms that it may import, besides itself
@@ -31,13 +31,14 @@ ARROWS: dict[str, set[str]] = {
     "costs": {"types", "runtime"},
     "refusals": CORE | {"runtime"},
     "build": CORE | {"runtime", "records", "refusals"},
-    "scoring": CORE | {"runtime", "records", "build"},
+    "measures": CORE | {"build"},
+    "scoring": CORE | {"runtime", "records", "build", "measures"},
     "validation": CORE | {"runtime", "build"},
     "steps": CORE | {"runtime", "build", "validation"},
     "forensics": CORE | {"runtime", "records", "build", "steps"},
     "likelihoods": CORE | {"runtime", "records", "build", "validation"},
     "traces": CORE | {"runtime", "costs", "build", "steps"},
-    "arms": CORE | {"configs", "runtime", "records", "build", "evaluate", "likelihoods", "traces"},
+    "arms": CORE | {"configs", "runtime", "records", "build", "measures", "evaluate", "likelihoods", "traces"},
     "effort": CORE | {"runtime", "records", "build", "steps", "arms"},
     "variance": CORE | {"records", "build", "evaluate", "sample", "arms"},
     "selection": CORE | {"runtime", "records", "build", "validation", "forensics", "train", "arms"},

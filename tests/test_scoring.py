@@ -11,6 +11,7 @@ from data.sources import simulated
 from tests import tiny, toy_extractor
 from tests.toy_extractor import seen
 from vdm import build, evaluate, scoring, verify
+from vdm.measures import Measure, measures_of
 from vdm.metrics import protocol, scores
 from vdm.metrics.features import extractor, plugin
 from vdm.records.record import Metric
@@ -33,7 +34,7 @@ def config_of(toy, distance="frechet", **scores):
 
 def scored(config, clips):
     experiment = build.experiment(config)
-    measures = build.measures(config)
+    measures = measures_of(config)
     scoring.check(experiment, measures)
     scorer = scoring.make_scorer(experiment, measures)
     batches = np.array_split(clips, [7, 24])  # as they come
@@ -74,7 +75,7 @@ def test_a_score_is_that_of_its_protocol(toy):
 def test_features_do_not_depend_on_batches(toy):
     config = config_of(toy)
     clips = clips_of(config, "train", range(NUM))
-    (measure,) = build.measures(config)
+    (measure,) = measures_of(config)
     found = [scoring.make_features(meshes.make_mesh(), measure.extractor, size)(clips) for size in (16, 13)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     np.testing.assert_allclose(found[0][:, 0], seen(clips), atol=1e-5)
@@ -141,7 +142,7 @@ def test_refused_before_anything_is_drawn(toy, scores, message):
     config = config_of(toy, **scores)
     config.data.moving_shapes.num_validation = NUM
     with pytest.raises(ValueError, match=message):
-        scoring.check(build.experiment(config), build.measures(config))
+        scoring.check(build.experiment(config), measures_of(config))
 
 
 @pytest.mark.feature("M3")
@@ -162,7 +163,7 @@ def test_clips_that_an_extractor_cannot_see_are_refused_before_anything_is_drawn
     config.data.update(data)
     config.scores.plugin.toy.update(plugin)
     with pytest.raises(ValueError, match=message):
-        scoring.check(build.experiment(config), build.measures(config))
+        scoring.check(build.experiment(config), measures_of(config))
 
 
 def test_too_few_other_clips_leave_the_floor_out(toy, capsys):
@@ -192,12 +193,12 @@ def test_an_extractor_of_frames_is_no_extractor_of_clips(tmp_path):
 def test_a_file_is_what_its_hash_says(toy):
     path, _ = toy
     with pytest.raises(ValueError, match="damaged, or another file"):
-        build.measures(config_of((path, "0" * 64)))
+        measures_of(config_of((path, "0" * 64)))
     config = config_of(toy)
     with config.unlocked():
         config.scores.plugin.fvd = entries.plugin(*toy, "frechet")
     with pytest.raises(ValueError, match="names fvd, which is a metric's name already"):
-        build.measures(config)
+        measures_of(config)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
@@ -257,7 +258,7 @@ class TestPresets:
         config.data.folder.frame_stride = config.data.tfds.frame_stride = 1
         config.data.tfds.update(dataset="sky_timelapse", train_split="train[:90%]")
         i3d = extractor.Extractor("i3d", "0", "clips", 224, 9, 3, (), lambda weights, video: video)
-        measure = build.Measure("fvd", "FVD", i3d, scores.Frechet("N"))
+        measure = Measure("fvd", "FVD", i3d, scores.Frechet("N"))
         measured = scoring.protocol_of(config, measure)
         protocol.require_preset(self.NAME, measured, config.scores.assumed)
         assert measured.split == split
@@ -279,7 +280,7 @@ class TestPresets:
 
     def test_another_score_may_stand_beside_the_one_that_a_preset_is_about(self):
         config = self.config(("fvd", "kvd"))
-        experiment, measures = build.experiment(config), build.measures(config)
+        experiment, measures = build.experiment(config), measures_of(config)
         scoring.check(experiment, measures)
         asked = evaluate.expected(experiment, measures)
         assert (asked["FVD"]["preset"], asked["FVD"]["assumed"]) == (self.NAME, ["resize"])
@@ -299,7 +300,7 @@ class TestPresets:
         config = config_of(toy, metrics=("toy", "other"), preset="toys")
         with config.unlocked():
             config.scores.plugin.other = entries.plugin(*toy, "kernel")
-        experiment, measures = build.experiment(config), build.measures(config)
+        experiment, measures = build.experiment(config), measures_of(config)
         scoring.check(experiment, measures)
         scorer = scoring.make_scorer(experiment, measures)
         one, other = scorer.scores([scorer.look(clips_of(config, "train", range(NUM)))])
@@ -313,7 +314,7 @@ class TestPresets:
         with pytest.raises(
             ValueError, match=rf"is {self.NAME}, which is about fvd \(i3d\), and config.scores.metrics is"
         ):
-            scoring.check(build.experiment(config), build.measures(config))
+            scoring.check(build.experiment(config), measures_of(config))
 
     def test_all_are_made_of_fields_of_a_protocol(self):
         for preset in protocol.PRESETS.values():

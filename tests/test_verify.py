@@ -21,6 +21,7 @@ from configs import entries
 from tests import cards, tiny
 from vdm import build, evaluate, publish, scoring, train, verify
 from vdm.__main__ import main
+from vdm.measures import measures_of
 from vdm.records import card, identity, replay
 from vdm.records.record import Metric
 
@@ -462,7 +463,7 @@ def test_code_and_unknown_words_in_a_config_are_refused(planted, capsys, change,
 def test_the_scores_of_a_card_are_asked_for_by_their_protocols():
     config = tiny.get_config()
     config.scores.update(metrics=("motion",), num_samples=24, num_real=32, repeats=2, split="train", clip_rule="random")
-    (measure,) = build.measures(config)
+    (measure,) = measures_of(config)
     protocol = dataclasses.asdict(scoring.protocol_of(config, measure)) | {"sampler": {"name": "heun"}}
     metrics = [
         Metric(measure.title, 1.0, None, None, "", False, protocol),

@@ -13,6 +13,7 @@ from etils import epath
 
 from configs import base
 from vdm import build, evaluate, traces
+from vdm.measures import measures_of
 from vdm.records import identity
 from vdm.records.comparison import Selection
 from vdm.records.record import OWN, Record
@@ -167,7 +168,7 @@ def check_lines(config: Config, measured: Collection[str]) -> None:
 def is_measured(cell: Cell, done: Record) -> bool:
     """Whether a run has all the metrics that its config asks for now, by its protocols."""
     found = {metric.name: identity.canonical_json(metric.protocol) for metric in done.metrics}
-    wanted = evaluate.expected(build.experiment(cell.config), build.measures(cell.config))
+    wanted = evaluate.expected(build.experiment(cell.config), measures_of(cell.config))
     return all(found.get(name) == identity.canonical_json(protocol) for name, protocol in wanted.items())
 
 

@@ -28,9 +28,6 @@ from vdm.diffusion.proposals import Proposal
 from vdm.diffusion.samplers import grids
 from vdm.diffusion.targets import TARGETS
 from vdm.diffusion.weightings import WEIGHTINGS
-from vdm.metrics import scores
-from vdm.metrics.features import extractor, plugin
-from vdm.metrics.features.extractor import Extractor
 from vdm.metrics.oracles import ShapeOracle
 from vdm.nets.sharding import UNET_RULES, Rule
 from vdm.nets.unet3d import UNet3DConfig, unet3d
@@ -41,7 +38,21 @@ from vdm.runtime import random, state
 from vdm.runtime.optimizer import Optimizer
 from vdm.runtime.random import Purpose
 from vdm.runtime.state import TrainState
-from vdm.types import Condition, Config, Denoiser, ExampleKeys, Key, Level, LogSnr, Network, Params, Prediction, Video
+from vdm.tasks.training import DISTRIBUTIONS, TaskDistribution
+from vdm.types import (
+    Condition,
+    Config,
+    Denoiser,
+    ExampleKeys,
+    FrameIndex,
+    Key,
+    Level,
+    LogSnr,
+    Network,
+    Params,
+    Prediction,
+    Video,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +61,7 @@ class Model:
 
     Attributes:
       rules: where the network's parameters rest on the mesh.
+      tasks: which frames of a training clip are given.
       frame_shape: (height, width, channels) of a frame.
       num_classes: None if the network is told no class.
     """
@@ -58,6 +70,7 @@ class Model:
     mesh: Mesh
     network: Network
     rules: tuple[Rule, ...]
+    tasks: TaskDistribution
     objective: Objective
     proposal: Proposal
     optimizer: Optimizer
@@ -113,12 +126,23 @@ class Model:
         with jax.ensure_compile_time_eval():
             return schedules.time_of(self.objective.schedule, jnp.array(log_snrs))
 
-    def predict(self, params: Params, condition: Condition, keys: ExampleKeys | None = None) -> Predict:
-        """The network with its parameters, condition and frame positions bound. `keys` draw the dropout; None: none."""
+    def predict(
+        self,
+        params: Params,
+        condition: Condition,
+        keys: ExampleKeys | None = None,
+        frame_index: FrameIndex | None = None,
+    ) -> Predict:
+        """The network with its parameters, condition and frame positions bound.
+
+        Args:
+          keys: draw the dropout; None: none.
+          frame_index: None: the frames follow each other.
+        """
 
         def predict(xt: Video, log_snr: LogSnr) -> Prediction:
-            frame_index = jnp.broadcast_to(jnp.arange(xt.shape[1]), xt.shape[:2])
-            return self.network.apply(params, xt, log_snr, frame_index, condition, keys=keys)
+            index = jnp.broadcast_to(jnp.arange(xt.shape[1]), xt.shape[:2]) if frame_index is None else frame_index
+            return self.network.apply(params, xt, log_snr, index, condition, keys=keys)
 
         return predict
 
@@ -187,6 +211,7 @@ def model(config: Config, mesh: Mesh, *, num_channels: int, num_classes: int | N
     return Model(
         config=config,
         mesh=mesh,
+        tasks=_tasks(config, objective),
         objective=objective,
         proposal=_proposal(config.objective.proposal, objective),
         optimizer=_optimizer(config.optimizer),
@@ -283,74 +308,6 @@ def oracle(config: Config) -> ShapeOracle | None:
     return ShapeOracle(**world.oracle_facts())
 
 
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """A score of samples: what looks at the clips, and what is made of what it sees.
-
-    Attributes:
-      metric: its name in the config; title: in reports.
-    """
-
-    metric: str
-    title: str
-    extractor: Extractor
-    distance: scores.Distance
-
-
-def measures(config: Config, i3d_weights: str = "") -> tuple[Measure, ...]:
-    """The scores of `config.scores.metrics`; weights are read for those alone.
-
-    Args:
-      i3d_weights: a PyTorch file to read I3D from; empty: the package's is.
-
-    Raises:
-      ValueError: a name that is in no table, a kernel distance of frames, or an extractor whose file is not there or
-        another one.
-    """
-    options = config.scores
-    clash = sorted(set(options.plugin) & set(METRICS))
-    if clash:
-        raise ValueError(
-            f"config.scores.plugin names {', '.join(clash)}, which is a metric's name already; take another"
-        )
-    for name in options.metrics:
-        title_of(config, name)
-    makers = dict.fromkeys(make for name, (_, make, _) in METRICS.items() if name in options.metrics)
-    if i3d_weights and extractor.i3d_kinetics not in makers:
-        raise ValueError(
-            f"--i3d_weights={i3d_weights} is given, and config.scores.metrics is {tuple(options.metrics)}: fvd and kvd "
-            "see clips with I3D. Add one of them, or leave the option out"
-        )
-    extractors = {make: make(i3d_weights) if make is extractor.i3d_kinetics else make() for make in makers}
-
-    def measure(name: str) -> Measure:
-        if name in METRICS:
-            title, make, distance = METRICS[name]
-            return Measure(name, title, extractors[make], _distance(distance, options))
-        rest = dict(options.plugin[name])
-        distance = rest.pop("distance")
-        lookup(extractor.SEES, rest["sees"], f"scores.plugin.{name}.sees")
-        if (distance, rest["sees"]) == ("kernel", "frames"):
-            raise ValueError(
-                f"config.scores.plugin.{name} asks for a kernel distance of frames: it compares independent vectors, "
-                "and frames of one clip are not. Take one vector a clip, or the distance frechet"
-            )
-        return Measure(distance, title_of(config, name), plugin.read(name, **rest), _distance(distance, options))
-
-    return tuple(measure(name) for name in options.metrics)
-
-
-def title_of(config: Config, name: str) -> str:
-    """What a score is called in records. Raises ValueError for one that is in no table."""
-    entry = lookup(METRICS | dict(config.scores.plugin), name, "scores.metrics")
-    return entry[0] if name in METRICS else f"{entry.distance} of {name}"
-
-
-def _distance(name: str, options: Config) -> scores.Distance:
-    make = lookup(DISTANCES, name, "scores.plugin.*.distance")
-    return make(estimator=options.estimator) if make is scores.Frechet else make()
-
-
 def choose(table: Mapping[str, Callable[..., Any]], choice: Config, where: str, **shared: Any) -> Any:
     """Calls the function that `choice.name` names with the options of its sub-dict, and with `shared`.
 
@@ -395,6 +352,13 @@ def _optimizer(config: Config) -> Optimizer:
     betas = {"beta1": config.beta1, "beta2": config.beta2, "epsilon": config.epsilon}
     transform = choose(OPTIMIZERS, config, "optimizer", learning_rate=rate, **betas)
     return Optimizer(transform, rate, config.clip_norm, config.ema_decay, config.ema_decay_short)
+
+
+def _tasks(config: Config, objective: Objective) -> TaskDistribution:
+    made = choose(DISTRIBUTIONS, config.task, "task")
+    made.check(config.data.num_frames)
+    refusals.check_tasks(config, made, objective)
+    return made
 
 
 def _sampler(config: Config, objective: Objective) -> Sampler:
@@ -458,19 +422,29 @@ def _unet3d(
 PARTS = {  # purpose -> the part of `config.vary` that draws it anew
     Purpose.INIT: "init",
     **dict.fromkeys(
-        (Purpose.TIME, Purpose.NOISE, Purpose.DROPOUT, Purpose.LABEL_DROPOUT, Purpose.DEQUANTISATION), "train"
+        (
+            Purpose.TIME,
+            Purpose.NOISE,
+            Purpose.DROPOUT,
+            Purpose.LABEL_DROPOUT,
+            Purpose.DEQUANTISATION,
+            Purpose.TASK,
+        ),
+        "train",
     ),
     **dict.fromkeys((Purpose.SAMPLE_PRIOR, Purpose.SAMPLE_NOISE), "sample"),
     **dict.fromkeys(
         (
             Purpose.VALIDATION_NOISE,
             Purpose.VALIDATION_DEQUANTISATION,
+            Purpose.VALIDATION_TASK,
             Purpose.LIKELIHOOD_NOISE,
             Purpose.LIKELIHOOD_LEVEL,
             Purpose.LIKELIHOOD_PROBE,
             Purpose.LIKELIHOOD_DEQUANTISATION,
             Purpose.SELECTION_NOISE,
             Purpose.SELECTION_LEVEL,
+            Purpose.SELECTION_TASK,
             Purpose.SELECTION_DEQUANTISATION,
         ),
         "evaluation",
@@ -529,10 +503,3 @@ SAMPLERS = {
     "unipc": samplers.UniPC,
 }
 OPTIMIZERS = {"adam": optimizers.adam, "adamw": optimizers.adamw}
-DISTANCES = {"frechet": scores.Frechet, "kernel": scores.Kernel, "inception_score": scores.InceptionScore}
-METRICS = {  # name -> title, extractor, distance
-    "fvd": ("FVD", extractor.i3d_kinetics, "frechet"),
-    "kvd": ("KVD", extractor.i3d_kinetics, "kernel"),
-    "frame_frechet": ("Frechet distance of frames (VGG16)", extractor.vgg16_frames, "frechet"),
-    "motion": ("Frechet distance of motion", extractor.tracked_motion, "frechet"),
-}

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from vdm import arms, assembly, build, effort, evaluate, likelihoods, sample, scoring, selection, train, variance
 from vdm.arms import Cell
+from vdm.measures import measures_of
 from vdm.records import record, report
 from vdm.records.comparison import Comparison, Healthy, OverSeeds, Report, Selection, Tried
 from vdm.records.record import Record
@@ -153,7 +154,7 @@ def checked(config: Config, folder: epath.Path, chosen: Mapping[str, Selection] 
     for cell in trials or (*grid, *repeats):
         record.read_same(cell.folder, cell.config)
     experiments = [build.experiment(cell.config) for cell in grid if cell.seed == config.compare.seeds[0]]
-    measures = build.measures(config)
+    measures = measures_of(config)
     arms.check_lines(config, evaluate.expected(experiments[0], measures))
     for experiment in experiments:
         arms.check_validation(experiment)

@@ -25,6 +25,7 @@ import numpy as np
 from etils import epath
 
 from vdm import build, likelihoods, sample, scoring, validation
+from vdm.measures import Measure, measures_of
 from vdm.metrics.oracles import ShapeOracle
 from vdm.metrics.protocol import PRESETS
 from vdm.records import identity, record, statistics
@@ -70,14 +71,14 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i
     """Scores a checkpoint and returns the run's record with the scores in it, which is also written.
 
     Raises:
-      ValueError: no record or checkpoint of this config in the work directory, or weights as in `build.measures`.
+      ValueError: no record or checkpoint of this config in the work directory, or weights as in `measures_of`.
     """
     before = record.read(workdir)
     if before is None:
         raise ValueError(
             f"{workdir} holds no record.json; train first: python -m vdm train --config=... --workdir={workdir}"
         )
-    measures = build.measures(config, i3d_weights)
+    measures = measures_of(config, i3d_weights)
     likelihoods.check_options(config)
     experiment, params, step = sample.restore(config, workdir, step)
     scoring.check(experiment, measures)
@@ -194,7 +195,7 @@ def _oracle_protocol(experiment: build.Experiment, oracle: ShapeOracle, num_samp
     }
 
 
-def expected(experiment: build.Experiment, measures: Sequence[build.Measure]) -> dict[str, dict[str, Any]]:
+def expected(experiment: build.Experiment, measures: Sequence[Measure]) -> dict[str, dict[str, Any]]:
     """Every metric that `evaluate` gives a run -> its protocol; without the counts of why clips failed, and CLASSES,
     which studies that go on from their records do not have of all runs.
     """

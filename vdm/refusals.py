@@ -9,10 +9,11 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from data.sources import Splits
-from vdm.diffusion import noise_priors, samplers, schedules
+from vdm.diffusion import noise_priors, objectives, samplers, schedules
 from vdm.diffusion.objectives import Objective
 from vdm.runtime import mesh as meshes
 from vdm.runtime.state import AVERAGES
+from vdm.tasks.training import TaskDistribution
 from vdm.types import BATCH_AXES, Config
 
 _MEASURED_CLIPS = 64
@@ -32,6 +33,24 @@ def check_splits(config: Config, splits: Splits) -> None:
     """More clips than there are, and data of another scale than the config says."""
     _check_counts(config, splits)
     _check_data_std(config, splits)
+
+
+def check_tasks(config: Config, tasks: TaskDistribution, objective: Objective) -> None:
+    """Given frames under an objective or a mesh that cannot do with them."""
+    if config.task.name == "generation":
+        return
+    if isinstance(objective.schedule, schedules.Learned):
+        raise ValueError(
+            f"config.task.name is {config.task.name} and config.schedule.name learned: a given frame has no level that"
+            " could be learned; take another schedule, or task.name generation"
+        )
+    objectives.require_apart(objective)
+    seen, ways = tasks.seen(config.data.num_frames), config.run.mesh.frames
+    if seen != config.data.num_frames and ways > 1:
+        raise ValueError(
+            f"config.run.mesh.frames is {ways}, but of {config.data.num_frames} frames the network sees {seen} that lie"
+            " anywhere, which cannot be split: set run.mesh.frames to 1"
+        )
 
 
 def check_sampler(config: Config, objective: Objective, step: samplers.Sampler, *, is_guided: bool) -> None:

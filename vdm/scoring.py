@@ -20,6 +20,7 @@ from data import pipeline
 from data.sources import Source
 from vdm import build
 from vdm.diffusion import bound
+from vdm.measures import Measure
 from vdm.metrics import frechet, scores
 from vdm.metrics import protocol as protocols
 from vdm.metrics.features import resize
@@ -38,7 +39,7 @@ Place = tuple[Source, Int[np.ndarray, "clips"]]  # clips of a split
 ORDER = 0  # seed of which clips of the data are taken, and of what is random in them
 
 
-def check(experiment: build.Experiment, measures: Sequence[build.Measure]) -> None:
+def check(experiment: build.Experiment, measures: Sequence[Measure]) -> None:
     """Refuses scores that cannot be computed or called what the config calls them, before anything is drawn.
 
     Raises:
@@ -68,7 +69,7 @@ def check(experiment: build.Experiment, measures: Sequence[build.Measure]) -> No
             )
 
 
-def _check_preset(config: Config, measures: Sequence[build.Measure]) -> None:
+def _check_preset(config: Config, measures: Sequence[Measure]) -> None:
     name, assumed = config.scores.preset, config.scores.assumed
     if not name:
         return
@@ -83,7 +84,7 @@ def _check_preset(config: Config, measures: Sequence[build.Measure]) -> None:
         protocols.require_preset(name, protocol, assumed)
 
 
-def _follows(preset: protocols.Preset, measure: build.Measure) -> bool:
+def _follows(preset: protocols.Preset, measure: Measure) -> bool:
     """Whether the preset is about this score; others may stand beside it."""
     return (preset.fields["metric"], preset.fields["extractor"]) == (measure.metric, measure.extractor.name)
 
@@ -110,7 +111,7 @@ def _check_options(config: Config, ways: int) -> None:
         )
 
 
-def protocol_of(config: Config, measure: build.Measure) -> Protocol:
+def protocol_of(config: Config, measure: Measure) -> Protocol:
     """How a score of the config is measured."""
     options, source = config.scores, config.data[config.data.name]
     named_split = f"{options.split}_split"
@@ -140,7 +141,7 @@ def protocol_of(config: Config, measure: build.Measure) -> Protocol:
     )
 
 
-def recorded_protocol(config: Config, measure: build.Measure) -> dict[str, Any]:
+def recorded_protocol(config: Config, measure: Measure) -> dict[str, Any]:
     """The protocol as records have it, with what it is called."""
     protocol, name = dataclasses.asdict(protocol_of(config, measure)), config.scores.preset
     if name and _follows(protocols.preset(name), measure):
@@ -158,7 +159,7 @@ class Scorer:
     """
 
     config: Config
-    measures: Sequence[build.Measure]
+    measures: Sequence[Measure]
     look: Look
     real: Looked
     others: Looked | None
@@ -168,7 +169,7 @@ class Scorer:
         samples = _joined(looked)
         return tuple(self._score(measure, samples) for measure in self.measures)
 
-    def _score(self, measure: build.Measure, samples: Looked) -> Metric:
+    def _score(self, measure: Measure, samples: Looked) -> Metric:
         look, options = id(measure.extractor), self.config.scores
         sets = np.split(samples[look], options.repeats)
         others, seed = None if self.others is None else self.others[look], build.seed_of(self.config, "sample")
@@ -176,7 +177,7 @@ class Scorer:
 
 
 def make_scorer(
-    experiment: build.Experiment, measures: Sequence[build.Measure], beat: Callable[[], None] = lambda: None
+    experiment: build.Experiment, measures: Sequence[Measure], beat: Callable[[], None] = lambda: None
 ) -> Scorer:
     """Looks at the data, batch by batch, and compiles what looks at samples; calls `beat` after each batch."""
     options = experiment.config.scores
@@ -259,7 +260,7 @@ def make_features(
     return features
 
 
-def _metric(config: Config, measure: build.Measure, found: scores.Score) -> Metric:
+def _metric(config: Config, measure: Measure, found: scores.Score) -> Metric:
     curve = found.curve
     return Metric(
         measure.title,

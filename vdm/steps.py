@@ -72,20 +72,22 @@ def losses_of(
     experiment: build.Model, step: Int[Array, ""], params: Params, examples: Examples
 ) -> tuple[Losses, LogSnr]:
     """The losses of the examples in a step, and the log-SNR of their frames."""
-    (batch, u, label), config = examples, experiment.config
+    batch, u, label = examples
 
     def key(purpose: Purpose) -> Key:
         return experiment.key(purpose, step)
 
-    num_frames = config.data.num_frames
-    x0 = validation.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
+    clean = validation.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
+    shown = validation.shown(experiment, clean, key(Purpose.TASK), batch["index"])
+    num_frames = shown.x0.shape[1]
     noise = random.example_noise(key(Purpose.NOISE), batch["index"], num_frames, experiment.frame_shape)
     dropout = random.example_keys(key(Purpose.DROPOUT), batch["index"])
 
     def losses_on(objective: Objective, params: Params) -> tuple[Losses, LogSnr]:
-        predict = experiment.predict(params, Condition(label), dropout)
+        predict = experiment.predict(params, Condition(label), dropout, shown.frame_index)
         t = objectives.times_of(objective, u, num_frames)
-        return objectives.loss(objective, predict, x0, noise, t), schedules.log_snr(objective.schedule, t)
+        losses = objectives.loss(objective, predict, shown.x0, noise, t, shown.given)
+        return losses, schedules.log_snr(objective.schedule, t)
 
     losses, log_snr = losses_on(experiment.objective_of(jax.lax.stop_gradient(params)), params)
     if experiment.learns_schedule:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from data import pipeline
 from data.sources import Source
 from vdm import build
-from vdm.diffusion import bound, objectives
+from vdm.diffusion import bound, objectives, process
 from vdm.diffusion.objectives import Losses, Predict
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
-from vdm.types import Condition, Key, Params, Video
+from vdm.tasks.training import Generation
+from vdm.types import Condition, FrameIndex, Key, Params, Video
 
 
 def make_validation(
@@ -41,14 +42,15 @@ def make_validation(
 
     @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def losses_at(params: Params, batch: Mapping[str, Array]) -> Losses:
-        x0 = clean_clips(experiment, batch, experiment.key(Purpose.VALIDATION_DEQUANTISATION))
+        clean = clean_clips(experiment, batch, experiment.key(Purpose.VALIDATION_DEQUANTISATION))
+        seen = shown(experiment, clean, experiment.key(Purpose.VALIDATION_TASK), batch["index"])
         noise_key = experiment.key(Purpose.VALIDATION_NOISE)
-        noise = random.example_noise(noise_key, batch["index"], config.data.num_frames, experiment.frame_shape)
-        predict = predict_labelled(experiment, params, batch)
+        noise = random.example_noise(noise_key, batch["index"], seen.x0.shape[1], experiment.frame_shape)
+        predict = predict_labelled(experiment, params, batch, seen.frame_index)
 
         def at(t: Float[Array, ""]) -> Losses:
-            t = jnp.broadcast_to(t, x0.shape[:2])
-            return objectives.loss(experiment.objective_of(params), predict, x0, noise, t)
+            t = jnp.broadcast_to(t, seen.x0.shape[:2])
+            return objectives.loss(experiment.objective_of(params), predict, seen.x0, noise, t, seen.given)
 
         return jax.lax.map(at, experiment.times_of(params, levels))
 
@@ -69,20 +71,20 @@ def make_own_loss(
     """The function from parameters to the loss that training minimises, over all clips of a split: each is seen at
     `num_levels` levels, spread evenly over the objective's measure. Calls `beat` after each batch.
     """
-    config = experiment.config
 
     @functools.partial(jax.jit, out_shardings=meshes.replicated(experiment.mesh))
     def losses_of(params: Params, batch: Mapping[str, Array]) -> Float[Array, "levels batch"]:
         index, objective = batch["index"], experiment.objective_of(params)
-        x0 = clean_clips(experiment, batch, experiment.key(Purpose.SELECTION_DEQUANTISATION))
-        predict = predict_labelled(experiment, params, batch)
+        clean = clean_clips(experiment, batch, experiment.key(Purpose.SELECTION_DEQUANTISATION))
+        seen = shown(experiment, clean, experiment.key(Purpose.SELECTION_TASK), index)
+        predict = predict_labelled(experiment, params, batch, seen.frame_index)
 
         def at(i: Int[Array, ""]) -> Float[Array, "batch"]:
             u = (i + random.example_uniform(experiment.key(Purpose.SELECTION_LEVEL, i), index)) / num_levels
             noise_key = experiment.key(Purpose.SELECTION_NOISE, i)
-            noise = random.example_noise(noise_key, index, config.data.num_frames, experiment.frame_shape)
-            t = objectives.times_of(objective, u, config.data.num_frames)
-            return objectives.loss(objective, predict, x0, noise, t).loss
+            noise = random.example_noise(noise_key, index, seen.x0.shape[1], experiment.frame_shape)
+            t = objectives.times_of(objective, u, seen.x0.shape[1])
+            return objectives.loss(objective, predict, seen.x0, noise, t, seen.given).loss
 
         return jax.lax.map(at, jnp.arange(num_levels))
 
@@ -124,10 +126,32 @@ def device_batches(
         yield meshes.global_batch(padded, mesh, size), held
 
 
-def predict_labelled(experiment: build.Model, params: Params, batch: Mapping[str, Array]) -> Predict:
+def predict_labelled(
+    experiment: build.Model, params: Params, batch: Mapping[str, Array], frame_index: FrameIndex | None = None
+) -> Predict:
     """The network with its parameters bound, told the labels of the batch if it is told any."""
     label = None if experiment.num_classes is None else batch["label"]
-    return experiment.predict(params, Condition(label))
+    return experiment.predict(params, Condition(label), frame_index=frame_index)
+
+
+class Shown(NamedTuple):
+    """The frames of a batch of clips that the network sees, where they are in the clips, and which it is given; None
+    where it sees all and is given none.
+    """
+
+    x0: Video
+    frame_index: FrameIndex | None
+    given: Bool[Array, "batch frames"] | None
+
+
+def shown(experiment: build.Model, x0: Video, key: Key, index: Int[Array, "batch"]) -> Shown:
+    """Clean clips with a task drawn for each, which depends on (key, index) alone."""
+    if isinstance(experiment.tasks, Generation):
+        return Shown(x0, None, None)
+    draw = jax.vmap(lambda key: experiment.tasks.draw(key, x0.shape[1]))
+    frame_index, given = draw(random.example_keys(key, index))
+    frames = jnp.take_along_axis(x0, process.spread(frame_index), axis=1)
+    return Shown(jax.lax.with_sharding_constraint(frames, meshes.video_sharding(experiment.mesh)), frame_index, given)
 
 
 def clean_clips(experiment: build.Model, batch: Mapping[str, Array], key: Key) -> Video:

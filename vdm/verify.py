@@ -28,6 +28,7 @@ import jax
 
 from configs import base
 from vdm import build, evaluate, likelihoods, publish, train, validation
+from vdm.measures import METRICS
 from vdm.metrics.protocol import Protocol
 from vdm.records import card as cards
 from vdm.records import identity, lock, replay, schema, weights
@@ -297,7 +298,7 @@ def ask_again(config: Config, metrics: Iterable[Metric]) -> None:
     Raises:
       ValueError: the split is none of the config's.
     """
-    titles = {title: name for name, (title, _, _) in build.METRICS.items()}
+    titles = {title: name for name, (title, _, _) in METRICS.items()}
     options = config.scores
     metrics = [_without_sampling(metric, options) for metric in metrics]
     options.metrics = tuple(dict.fromkeys(titles[metric.name] for metric in metrics if metric.name in titles))

@@ -24,7 +24,8 @@ from configs import base
 from experiments import command
 from experiments.metrics import answers, grid, tables
 from experiments.metrics.distortions import Clips
-from vdm import build, scoring
+from vdm import scoring
+from vdm.measures import measures_of
 from vdm.metrics.features.extractor import Extractor
 from vdm.records.environment import read_environment
 from vdm.runtime import mesh as meshes
@@ -53,7 +54,7 @@ def record(name: str) -> dict[str, Any]:
     """The record of one source."""
     config = base.get_config()
     config.scores.metrics = grid.METRICS
-    measures = build.measures(config)
+    measures = measures_of(config)
     rows, extractors = [], {}
     for measure in measures:
         sets = seen(name, measure.extractor)

@@ -21,6 +21,7 @@ from configs import base
 from experiments.objectives import grid
 from vdm import arms, build, evaluate
 from vdm.diffusion import objectives, schedules
+from vdm.measures import measures_of
 from vdm.records import identity, schema
 from vdm.records.comparison import Arm, Report, Selection, Tried
 from vdm.records.record import PER_LOG_SNR, Curve
@@ -90,7 +91,7 @@ def keys(study: str) -> dict[str, str]:
     found = {}
     for name in config.compare.arms:
         of_arm = arms.config_of(config, name, config.compare.seeds[0])
-        measured = evaluate.expected(build.experiment(of_arm), build.measures(of_arm))
+        measured = evaluate.expected(build.experiment(of_arm), measures_of(of_arm))
         said = identity.canonical_json([identity.identity(of_arm), config.compare.select.to_dict(), measured])
         found[config.compare.arm[name].title] = hashlib.sha256(said.encode()).hexdigest()[:12]
     return found

@@ -93,11 +93,12 @@ def test_a_dict_without_a_name_keeps_all_its_parts():
 
 
 def _without(resolved, key):
-    *parents, last = key.split(".")
-    node = resolved
-    for parent in parents:
-        node = node[parent]
-    return node.pop(last)
+    """Takes a key out, and the section with its only key."""
+    first, _, rest = key.partition(".")
+    value = _without(resolved[first], rest) if rest else resolved.pop(first)
+    if rest and not resolved[first]:
+        del resolved[first]
+    return value
 
 
 @pytest.mark.feature("R9")

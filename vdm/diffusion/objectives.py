@@ -136,7 +136,7 @@ def loss(
     # at a given frame the target's level is still that of its time: what is not selected must be finite, too
     error = prediction.value - targets.value_of(objective.target, x0, noise, level)
     if given is not None:
-        _require_apart(objective)
+        require_apart(objective)
         error = jnp.where(process.spread(given), 0.0, error)
     of_target = targets.log_leverage(objective.target, level)
     per_frame = _mean_square(error)
@@ -180,7 +180,8 @@ def _weighted(objective: Objective, error: Video, t: Time, level: Level) -> Floa
     return _mean_square(noise_priors.whiten(objective.noise_prior, of_noise)).mean(axis=1)
 
 
-def _require_apart(objective: Objective) -> None:
+def require_apart(objective: Objective) -> None:
+    """Raises ValueError where the errors of a clip's frames cannot be told apart, as given frames need."""
     if objective.weighting.whitened and not isinstance(objective.noise_prior, Independent):
         raise ValueError(
             f"weighting {objective.weighting.name} whitens correlated noise over all frames, so it has no error of the"

@@ -121,6 +121,7 @@ class LinearAttention(nnx.Module):
         matrices = jnp.einsum("bfhdc,hce->bfhde", context.astype(jnp.float32), self.heads.value_out())
         matrices = rearrange(matrices, "b f heads d c -> b f (heads d) c").astype(x.dtype)
         y = times(rearrange(query, "b f p heads d -> b f p (heads d)"), matrices).reshape(x.shape)
+        assert self.heads.out.bias is not None
         return checkpoint_name(add_bias(y, self.heads.out.bias[...]), PRODUCT)
 
 

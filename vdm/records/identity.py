@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 SHORT_HASH_LENGTH = 12
 LEFT_OUT = ("compare", "scores")  # sections that say nothing of what a run is
 LATER = {  # key that earlier code had not -> what it did
+    "task.name": "generation",
     "network.unet3d.num_heads": 0,
     "network.unet3d.attention_norm": "as_blocks",
     "network.unet3d.block": "norm_first",
@@ -67,11 +68,13 @@ def identity(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_later(resolved: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    return {
+    kept = {
         key: _without_later(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in resolved.items()
         if f"{prefix}{key}" not in LATER or LATER[f"{prefix}{key}"] != value
     }
+    sections = {later.rpartition(".")[0] for later in LATER}  # one that came later is empty at its old values
+    return {key: value for key, value in kept.items() if value != {} or f"{prefix}{key}" not in sections}
 
 
 def identity_hash(config: ConfigDict | Mapping[str, Any]) -> str:

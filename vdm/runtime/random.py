@@ -37,6 +37,9 @@ class Purpose(enum.IntEnum):
     SELECTION_NOISE = 14  # of a clip that settings are chosen by; the step is the level's index
     SELECTION_LEVEL = 15  # where in its stratum a level lies; the step is its index
     SELECTION_DEQUANTISATION = 16  # where in its bin a pixel lies; use step 0
+    TASK = 17  # which frames of a training clip are given
+    VALIDATION_TASK = 18  # of a held-out clip; use step 0
+    SELECTION_TASK = 19  # of a clip that settings are chosen by; use step 0
 
 
 def key(seed: int, purpose: Purpose, step: Int[Array, ""] | int = 0) -> Key:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vdm import build, scoring
+from vdm import scoring
+from vdm.measures import measures_of
 from vdm.metrics.features import extractor, i3d, torch_files, weights
 
 WRITTEN = Path(__file__).parent / "torch_written"  # by PyTorch itself: see make.py there
@@ -202,7 +203,7 @@ def test_fvd_with_a_user_s_file_names_it_in_its_protocol(tmp_path):
     (tmp_path / "i3d.pt").write_bytes(content)
     config = tiny.get_config()
     config.scores.metrics = ("kvd", "fvd")
-    measures = build.measures(config, i3d_weights=str(tmp_path / "i3d.pt"))
+    measures = measures_of(config, i3d_weights=str(tmp_path / "i3d.pt"))
     assert measures[0].extractor is measures[1].extractor
     for measure in measures:
         protocol = scoring.protocol_of(config, measure)
@@ -213,10 +214,10 @@ def test_a_file_that_nothing_would_read_is_refused():
     config = tiny.get_config()
     config.scores.metrics = ("motion",)
     with pytest.raises(ValueError, match=r"--i3d_weights=i3d.pt is given, and .*\('motion',\): fvd and kvd see"):
-        build.measures(config, i3d_weights="i3d.pt")
+        measures_of(config, i3d_weights="i3d.pt")
     config.scores.metrics = ("fvd",)
     with pytest.raises(ValueError, match=r"there is no file /nowhere/i3d.pt"):
-        build.measures(config, i3d_weights="/nowhere/i3d.pt")
+        measures_of(config, i3d_weights="/nowhere/i3d.pt")
 
 
 ALIKE = [pair for pair in itertools.combinations(i3d.kernel_shapes().items(), 2) if pair[0][1] == pair[1][1]]
