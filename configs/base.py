@@ -32,9 +32,9 @@ def get_config() -> ConfigDict:
 def _vary() -> ConfigDict:
     vary = ConfigDict()  # another number draws that part anew and leaves all else as it is
     vary.init = 0  # the first parameters
-    vary.train = 0  # order and augmentation of the data, noise, levels, dropout
+    vary.train = 0  # order and augmentation of the data, noise, levels, dropout, tasks
     vary.sample = 0  # noise of samples
-    vary.evaluation = 0  # noise and levels of losses and likelihoods on held-out clips
+    vary.evaluation = 0  # noise, levels and tasks of losses and likelihoods on held-out clips
     return vary
 
 
@@ -299,8 +299,29 @@ def _sampler() -> ConfigDict:
     sampler.guidance.classifier_free.rescale = 0.0  # of the guided estimate's standard deviation, in [0, 1] (Lin et
     #   al. 2023: 0.7)
 
+    _add_completion(sampler)
     _add_step_rules(sampler)
     return sampler
+
+
+def _add_completion(sampler: ConfigDict) -> None:
+    sampler.task = ConfigDict()  # which frames are given: those of a held-out clip, or of `sample --given`
+    sampler.task.name = "generation"  # generation: none | prediction | back_prediction | infilling | interpolation
+    sampler.task.prediction = ConfigDict()
+    sampler.task.prediction.num_given = 2  # the first frames; 1: the animation of a picture
+    sampler.task.back_prediction = ConfigDict()
+    sampler.task.back_prediction.num_given = 2  # the last frames
+    sampler.task.infilling = ConfigDict()
+    sampler.task.infilling.num_past = 2  # the first frames
+    sampler.task.infilling.num_future = 2  # the last frames
+    sampler.task.interpolation = ConfigDict()
+    sampler.task.interpolation.stride = 2  # every so many-th frame, from the first
+
+    sampler.conditioning = ConfigDict()  # how they are made known
+    sampler.conditioning.name = "given"  # given: as they are, to a network trained with `config.task` | replacement |
+    #   reconstruction: for any network
+    sampler.conditioning.reconstruction = ConfigDict()  # Ho et al. 2022, equation 7
+    sampler.conditioning.reconstruction.weight = 2.0  # w_r
 
 
 def _add_step_rules(sampler: ConfigDict) -> None:

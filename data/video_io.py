@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -28,6 +28,7 @@ DrawnImage = UInt8[np.ndarray, "_ _ _"]
 MIN_SIDE = 128  # pixels; what is smaller on its short side is enlarged when it is written
 GAP = 2  # pixels of the original size between the cells of a grid
 GAP_LEVEL = 255  # white
+MARK_COLOUR = (30, 110, 220)
 
 MAX_GIF_FPS = 50  # browsers slow down any frame shown for less than two centiseconds
 _CENTISECONDS = 100  # the clock of the GIF format
@@ -228,12 +229,34 @@ def encode_png(image: Image) -> bytes:
     return buffer.getvalue()
 
 
-def contact_sheet(clips: Clips | Sequence[Frames], *, gap: int = GAP, min_side: int = MIN_SIDE // 2) -> DrawnImage:
-    """One still image of several clips: a row a clip, a column a frame, white gaps, cells of at least `min_side`."""
+def contact_sheet(
+    clips: Clips | Sequence[Frames], *, marked: Collection[int] = (), gap: int = GAP, min_side: int = MIN_SIDE // 2
+) -> DrawnImage:
+    """One still image of several clips: a row a clip, a column a frame, white gaps, cells of at least `min_side`.
+
+    Columns that are `marked` have a coloured ring around every frame; the sheet then has a margin.
+    """
     clips = _stack(clips)
     num_frames = clips.shape[1]
     cells = rearrange(clips, "n f h w c -> (n f) 1 h w c")
-    return enlarge(grid(cells, columns=num_frames, gap=gap), _factor(clips[0], min_side))[0]
+    factor = _factor(clips[0], min_side)
+    sheet = enlarge(grid(cells, columns=num_frames, gap=gap), factor)
+    return _ringed(_to_rgb(sheet)[0], clips.shape[2:4], marked, gap, factor) if marked else sheet[0]
+
+
+def _ringed(sheet: DrawnImage, cell: tuple[int, int], columns: Collection[int], gap: int, factor: int) -> DrawnImage:
+    """The sheet in a margin, with rings in the gaps around the cells of some columns."""
+    margin = gap * factor
+    inside = np.pad(sheet, ((margin, margin), (margin, margin), (0, 0)), constant_values=GAP_LEVEL)
+    ringed = inside.copy()
+    height, width = ((side + gap) * factor for side in cell)  # from one cell to the next
+    for column in columns:
+        ringed[:, column * width : (column + 1) * width + margin] = MARK_COLOUR
+    for top in range(margin, len(inside) - margin, height):
+        for left in range(margin, inside.shape[1] - margin, width):
+            rows, across = slice(top, top + height - margin), slice(left, left + width - margin)
+            ringed[rows, across] = inside[rows, across]
+    return ringed
 
 
 def grid(clips: Clips | Sequence[Frames], *, columns: int | None = None, gap: int = GAP) -> Drawn:
@@ -262,9 +285,9 @@ def write(path: epath.PathLike, frames: Frames, fps: float) -> None:
     epath.Path(path).write_bytes(encoders[suffix](frames, fps))
 
 
-def write_contact_sheet(path: epath.PathLike, clips: Clips | Sequence[Frames]) -> None:
+def write_contact_sheet(path: epath.PathLike, clips: Clips | Sequence[Frames], *, marked: Collection[int] = ()) -> None:
     """Writes `contact_sheet(clips)` as PNG."""
-    epath.Path(path).write_bytes(encode_png(contact_sheet(clips)))
+    epath.Path(path).write_bytes(encode_png(contact_sheet(clips, marked=marked)))
 
 
 def _check(frames: np.ndarray, fps: float) -> None:

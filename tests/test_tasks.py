@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from tests import tiny
-from vdm import build, steps, train, validation
+from vdm import build, likelihoods, refusals, steps, train, validation
 from vdm.records import identity
-from vdm.runtime import random
+from vdm.runtime import checkpoints, random
+from vdm.runtime import mesh as meshes
 from vdm.runtime.random import Purpose
 from vdm.types import Prediction
 
@@ -29,6 +31,8 @@ def config_of(name, **options):
     config.task.name = name
     if name != "generation":
         config.task[name].update(options or OPTIONS[name])
+    if name == "prediction":
+        config.sampler.task.name = name  # it is never shown a clip of nothing
     return config
 
 
@@ -80,24 +84,20 @@ def test_a_step_shows_given_frames_as_they_are_and_counts_the_others(name, batch
 
 @pytest.mark.feature("X1")
 def test_a_network_trains_with_given_frames(tmp_path):
-    """Losses on held-out clips with tasks of their own fall, and a step depends on examples alone, not on the batch."""
+    """Losses on held-out clips with tasks of their own fall, and are named by them."""
     config = config_of("random_frames")
     config.run.num_steps = 30
     config.optimizer.learning_rate = 3e-3
     assert train.main(config, str(tmp_path), overfit=0) == 0
     experiment = build.experiment(config)
     start, end = (
-        validation.make_validation(experiment)(params)["validation/loss"][0][1]
+        validation.make_validation(experiment)(params)[f"validation/loss of {experiment.tasks}"][0][1]
         for params in (experiment.first_state().params, _trained(experiment, tmp_path))
     )
     assert end < 0.8 * start
 
 
 def _trained(experiment, folder):
-    from etils import epath
-
-    from vdm.runtime import checkpoints
-
     return checkpoints.restore(epath.Path(folder) / "checkpoints", experiment.abstract_state()).params
 
 
@@ -119,6 +119,11 @@ def test_runs_of_earlier_code_keep_their_identity():
             | {"objective": {"weighting": {"name": "likelihood"}, "times": {"uniform": {"min": 0.0}}}},
             "task.name is blocks and config.schedule.name learned",
         ),
+        (
+            {"task": {"name": "any_subset", "any_subset": {"num_seen": 3}}}
+            | {"objective": {"noise_prior": {"name": "progressive"}}},
+            "noise_prior.name is progressive, of frames that follow each other",
+        ),
     ],
 )
 def test_tasks_that_cannot_be_are_refused(changes, said):
@@ -126,3 +131,36 @@ def test_tasks_that_cannot_be_are_refused(changes, said):
     config.update(changes)
     with pytest.raises(ValueError, match=said):
         build.experiment(config)
+
+
+def test_a_mesh_that_does_not_divide_the_frames_seen_is_refused():
+    made = build.experiment(config_of("any_subset", num_seen=5))
+    mesh = meshes.abstract_mesh(data=1, fsdp=1, tensor=1, frames=2)
+    with pytest.raises(ValueError, match="splits frames 2 ways, which does not divide the 5 that the network sees"):
+        refusals.check_tasks(made.config, mesh, made.tasks, made.objective)
+
+
+def test_draws_differ_between_steps_and_not_between_validations(batch):
+    made = build.experiment(config_of("random_frames"))
+    clips = jnp.zeros((8, FRAMES, 8, 8, 3))
+
+    def given(purpose, step=0):
+        return validation.shown(made, made.tasks, clips, made.key(purpose, step), batch["index"]).given
+
+    assert (given(Purpose.TASK, 1) != given(Purpose.TASK, 2)).any()
+    np.testing.assert_array_equal(given(Purpose.VALIDATION_TASK), given(Purpose.VALIDATION_TASK))
+    assert (given(Purpose.VALIDATION_TASK) != given(Purpose.SELECTION_TASK)).any()
+
+
+def test_the_curve_of_the_bound_is_of_whole_clips_whatever_the_tasks_of_training():
+    curves = []
+    for name in ("generation", "random_frames"):
+        config = config_of(name)
+        config.scores.update(num_levels=3, num_likelihood=8, likelihoods=("bound",))
+        made = build.experiment(config)
+        curves.append(likelihoods.curve(made, made.first_state().params))
+    assert curves[0] == curves[1]
+    config = config_of("prediction")
+    config.scores.update(num_likelihood=8, likelihoods=("bound",))
+    with pytest.raises(ValueError, match=r"none of which config\.task \(prediction\) has shown the network"):
+        likelihoods.check(build.experiment(config))

@@ -23,6 +23,7 @@ from data.sources.part import set_aside
 from vdm import refusals
 from vdm.diffusion import noise_priors, objectives, proposals, samplers, schedules, times
 from vdm.diffusion.guidance import GUIDANCE, THRESHOLDS, Guide, Threshold
+from vdm.diffusion.noise_priors import NoisePrior
 from vdm.diffusion.objectives import Objective, Predict
 from vdm.diffusion.proposals import Proposal
 from vdm.diffusion.samplers import grids
@@ -38,6 +39,9 @@ from vdm.runtime import random, state
 from vdm.runtime.optimizer import Optimizer
 from vdm.runtime.random import Purpose
 from vdm.runtime.state import TrainState
+from vdm.tasks import completion
+from vdm.tasks.completion import Task
+from vdm.tasks.conditioning import CONDITIONINGS, Conditioning
 from vdm.tasks.training import DISTRIBUTIONS, TaskDistribution
 from vdm.types import (
     Condition,
@@ -156,12 +160,16 @@ class Experiment(Model):
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A step rule, the times it is carried over (from 1 down), and what is done to the denoiser before it."""
+    """A step rule, the times it is carried over (from 1 down), what is done to the denoiser before it, and which frames
+    are given.
+    """
 
     step: samplers.Sampler
     times: Float[Array, "num_times"]
     threshold: Threshold
     guide: Guide | None
+    task: Task
+    conditioning: Conditioning
 
     @property
     def num_evaluations(self) -> int | None:
@@ -169,11 +177,20 @@ class Sampler:
         estimates = samplers.num_evaluations(self.step, self.times)
         return None if estimates is None else estimates * (1 if self.guide is None else 2)
 
-    def guided(self, conditional: Denoiser, unconditional: Denoiser | None) -> Denoiser:
-        """The denoiser with guidance, where there is some, and then its threshold."""
+    def prepared(
+        self, conditional: Denoiser, unconditional: Denoiser | None, x0: Video | None, noise_prior: NoisePrior
+    ) -> tuple[Denoiser, samplers.Sampler]:
+        """The denoiser with guidance, where there is some, and its threshold, and the step rule.
+
+        Args:
+          x0: clips of which both know the frames that the task gives; None where it gives none.
+        """
         if self.guide is not None and unconditional is not None:
             conditional = self.guide(conditional, unconditional)
-        return self.threshold(conditional)
+        if x0 is None:
+            return self.threshold(conditional), self.step
+        given = self.task.is_given(len(x0))
+        return self.conditioning(conditional, self.step, given, x0, self.threshold, noise_prior)
 
 
 def experiment(config: Config) -> Experiment:
@@ -207,15 +224,16 @@ def model(config: Config, mesh: Mesh, *, num_channels: int, num_classes: int | N
     parts = _network_parts(config, num_channels, num_classes)
     schedule = make_schedule(config.schedule)
     objective = make_objective(config.objective, schedule)
+    tasks = _tasks(config, mesh, objective)
     schedules.time_of(schedule, jnp.array(config.evaluation.log_snrs))  # refuses levels that it does not reach
     return Model(
         config=config,
         mesh=mesh,
-        tasks=_tasks(config, objective),
+        tasks=tasks,
         objective=objective,
         proposal=_proposal(config.objective.proposal, objective),
         optimizer=_optimizer(config.optimizer),
-        sampler=_sampler(config, objective),
+        sampler=_sampler(config, objective, tasks),
         **parts,
     )
 
@@ -275,7 +293,8 @@ def samplings(made: Experiment) -> dict[str, Experiment]:
     found = {}
     for name, changed in sampling_configs(made.config).items():
         try:
-            found[name] = dataclasses.replace(made, config=changed, sampler=_sampler(changed, made.objective))
+            sampler = _sampler(changed, made.objective, made.tasks)
+            found[name] = dataclasses.replace(made, config=changed, sampler=sampler)
         except (TypeError, ValueError) as error:
             raise ValueError(f"config.scores.sampling.{name}: {error}") from error
     return found
@@ -354,23 +373,35 @@ def _optimizer(config: Config) -> Optimizer:
     return Optimizer(transform, rate, config.clip_norm, config.ema_decay, config.ema_decay_short)
 
 
-def _tasks(config: Config, objective: Objective) -> TaskDistribution:
+def _tasks(config: Config, mesh: Mesh, objective: Objective) -> TaskDistribution:
     made = choose(DISTRIBUTIONS, config.task, "task")
     made.check(config.data.num_frames)
-    refusals.check_tasks(config, made, objective)
+    refusals.check_tasks(config, mesh, made, objective)
     return made
 
 
-def _sampler(config: Config, objective: Objective) -> Sampler:
+def _sampler(config: Config, objective: Objective, tasks: TaskDistribution) -> Sampler:
     options, schedule = config.sampler, objective.schedule
     grid = choose(grids.GRIDS, options.spacing, "sampler.spacing", schedule=schedule, num_steps=options.num_steps)
     step = choose(SAMPLERS, options, "sampler")
     samplers.check_start(step, schedule, grid)
     guide = choose(GUIDANCE, options.guidance, "sampler.guidance")
-    made = Sampler(step, grid, choose(THRESHOLDS, options.threshold, "sampler.threshold"), guide)
+    task = task_of(config)
+    conditioning = choose(CONDITIONINGS, options.conditioning, "sampler.conditioning")
+    threshold = choose(THRESHOLDS, options.threshold, "sampler.threshold")
+    made = Sampler(step, grid, threshold, guide, task, conditioning)
     refusals.check_sampler(config, objective, step, is_guided=guide is not None)
-    made.guided(_nothing, _nothing)  # refuses options out of their range
+    refusals.check_completion(config, tasks, task, conditioning)
+    x0 = jnp.zeros((1, task.num_frames, 1, 1, 1)) if task.given else None
+    made.prepared(_nothing, _nothing, x0, objective.noise_prior)  # refuses options out of their range
     return made
+
+
+def task_of(config: Config) -> Task:
+    """Which frames a sampler is given, of those that the network sees at a time."""
+    tasks = choose(DISTRIBUTIONS, config.task, "task")
+    num_frames = tasks.seen(config.data.num_frames)
+    return choose(completion.TASKS, config.sampler.task, "sampler.task", num_frames=num_frames)
 
 
 def _nothing(xt: Video, level: Level) -> Video:

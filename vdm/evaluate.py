@@ -99,7 +99,7 @@ def evaluate(config: Config, workdir: epath.PathLike, step: int | None = None, i
     scored = dataclasses.replace(before, **_kept(before, step, (*metrics, *bits), levels), evaluated_step=step)
     if distributed.is_writer():
         for name, (clips, _) in drawn.items():
-            sample.write(folder_of(workdir, step, name), clips, FPS)
+            sample.write(folder_of(workdir, step, name), clips, FPS, samplings[name].sampler.task.given)
         scored = record.spend(scored, "evaluate", time.monotonic() - since)
         record.write(workdir, scored)
     return scored
@@ -156,12 +156,15 @@ def _drawn_by(name: str, experiment: build.Experiment) -> dict[str, Any]:
         "network_evaluations": experiment.sampler.num_evaluations,
         "parameters": "average",  # which one was chosen for a run is said by its config
     }
+    if experiment.sampler.task.given:
+        own = sampler_of(experiment.config)
+        about |= {"task": own["task"], "conditioning": own.get("conditioning", {"name": "given"})}
     return about if name == OWN else about | {"sampler": sampler_of(experiment.config)}
 
 
 def sampler_of(config: Config) -> dict[str, Any]:
     """The config's sampler as protocols have it."""
-    return identity.resolve({"sampler": config.sampler})["sampler"]
+    return identity.identity({"sampler": config.sampler})["sampler"]
 
 
 def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[Metric, ...]:

@@ -28,6 +28,8 @@ from vdm.records.record import BITS, PER_LOG_SNR, Metric
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
+from vdm.tasks.completion import generation
+from vdm.tasks.training import Generation
 from vdm.types import Config, Denoiser, Params
 
 TITLES = {name: f"{BITS} ({name})" for name in ("chain", "bound", "flow")}
@@ -85,6 +87,11 @@ def check(experiment: build.Experiment) -> None:
     config, held = experiment.config, len(experiment.splits.validation)
     if not config.scores.likelihoods:
         return
+    if not experiment.tasks.draws(generation(config.data.num_frames)):
+        raise ValueError(
+            f"config.scores.likelihoods is {tuple(config.scores.likelihoods)}: of whole clips, none of which"
+            f" config.task ({config.task.name}) has shown the network without given frames; leave them out"
+        )
     if held < config.scores.num_likelihood:
         raise ValueError(
             f"config.scores.num_likelihood is {config.scores.num_likelihood}, and the validation split has {held} "
@@ -134,7 +141,8 @@ def curve(
     everywhere = np.linspace(options.log_snr_min, options.log_snr_max, options.num_levels)
     within = [float(log_snr) for log_snr in everywhere if low <= log_snr <= high]
     with jax.set_mesh(experiment.mesh):
-        losses = validation.make_validation(experiment, beat, within, options.num_likelihood)(params)
+        of_whole_clips = validation.make_validation(experiment, beat, within, options.num_likelihood, Generation())
+        losses = of_whole_clips(params)
     return tuple((log_snr, error / (2 * math.log(2))) for log_snr, error in losses["validation/noise_error"])
 
 

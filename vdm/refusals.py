@@ -13,8 +13,10 @@ from vdm.diffusion import noise_priors, objectives, samplers, schedules
 from vdm.diffusion.objectives import Objective
 from vdm.runtime import mesh as meshes
 from vdm.runtime.state import AVERAGES
+from vdm.tasks.completion import Task
+from vdm.tasks.conditioning import Conditioning
 from vdm.tasks.training import TaskDistribution
-from vdm.types import BATCH_AXES, Config
+from vdm.types import BATCH_AXES, FRAME_AXES, Config
 
 _MEASURED_CLIPS = 64
 _DATA_STD_TOLERANCE = 1.5  # factor; clips of one data set differ
@@ -35,9 +37,9 @@ def check_splits(config: Config, splits: Splits) -> None:
     _check_data_std(config, splits)
 
 
-def check_tasks(config: Config, tasks: TaskDistribution, objective: Objective) -> None:
+def check_tasks(config: Config, mesh: Mesh | AbstractMesh, tasks: TaskDistribution, objective: Objective) -> None:
     """Given frames under an objective or a mesh that cannot do with them."""
-    if config.task.name == "generation":
+    if not tasks.gives:
         return
     if isinstance(objective.schedule, schedules.Learned):
         raise ValueError(
@@ -45,11 +47,32 @@ def check_tasks(config: Config, tasks: TaskDistribution, objective: Objective) -
             " could be learned; take another schedule, or task.name generation"
         )
     objectives.require_apart(objective)
-    seen, ways = tasks.seen(config.data.num_frames), config.run.mesh.frames
-    if seen != config.data.num_frames and ways > 1:
+    seen, ways = tasks.seen(config.data.num_frames), meshes.ways(mesh, FRAME_AXES)
+    if seen % ways:
         raise ValueError(
-            f"config.run.mesh.frames is {ways}, but of {config.data.num_frames} frames the network sees {seen} that lie"
-            " anywhere, which cannot be split: set run.mesh.frames to 1"
+            f"the mesh splits frames {ways} ways, which does not divide the {seen} that the network sees of a clip"
+            f" (config.task.{config.task.name}): see a multiple, or set run.mesh.frames to 1"
+        )
+    if seen != config.data.num_frames and not isinstance(objective.noise_prior, noise_priors.Independent):
+        raise ValueError(
+            f"config.objective.noise_prior.name is {config.objective.noise_prior.name}, of frames that follow each"
+            f" other, and config.task.name {config.task.name}, which shows some that lie apart: take independent"
+        )
+
+
+def check_completion(config: Config, tasks: TaskDistribution, task: Task, conditioning: Conditioning) -> None:
+    """A task that the network was not trained for, or one without a way to make given frames known."""
+    trained, asked, way = config.task.name, config.sampler.task.name, config.sampler.conditioning.name
+    if not conditioning.learned and tasks.gives:
+        raise ValueError(
+            f"config.sampler.conditioning.name is {way}, for networks that were never given frames, and"
+            f" config.task.name {trained}: set sampler.conditioning.name to given"
+        )
+    if conditioning.learned and not tasks.draws(task):
+        raise ValueError(
+            f"config.sampler.task.name is {asked} and gives frames {task.given} of {task.num_frames}, which config.task"
+            f" ({trained}) never draws: ask for a task of the training, train with one that draws it, or take"
+            " sampler.conditioning.name replacement or reconstruction for a network trained with generation"
         )
 
 

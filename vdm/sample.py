@@ -6,25 +6,30 @@ clips in a grid) and sheet.png (a clip a row, a frame a column). The config must
 differ. Clip i starts from the noise of (config.seed, config.vary.sample, i), whatever the network: two runs of one seed
 can be compared clip by clip.
 
+With `config.sampler.task` frames are given: clip i those of held-out clip i, or all clips those of the file --given,
+which holds the given frames or a whole clip. They come back as they are, and sheet.png has rings around them.
+
 Example: python -m vdm sample --config=configs/demo.py --workdir=runs/shapes --num_clips=64
+         python -m vdm sample ... --config.sampler.task.name=prediction --given=clip.mp4
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int, UInt8
 
 from data import video_io
 from vdm import build
 from vdm.costs import profiling
-from vdm.diffusion import noise_priors, objectives, samplers
+from vdm.diffusion import bound, noise_priors, objectives, process, samplers
 from vdm.records import identity
 from vdm.records.record import write_whole
 from vdm.runtime import checkpoints, distributed, random, watchdog
@@ -36,6 +41,7 @@ OPTIONS = (
     ("num_clips", 16, "clips to draw"),
     ("checkpoint_step", 0, "of the checkpoint; 0: the newest"),
     ("fps", 8, "of the files"),
+    ("given", "", "video file whose frames are given to every clip; empty: those of held-out clips"),
     (
         "profile",
         0,
@@ -48,23 +54,35 @@ DRAWN_LATER = ("sample", "evaluation")  # parts of `config.vary` that it does no
 
 Clips = UInt8[np.ndarray, "clips frames height width channels"]
 Indices = TypeVar("Indices", Array, np.ndarray)  # of clips
-Sampler = Callable[[Params, Int[Array, "batch"]], Video]
 
 
-def main(config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int, profile: int = 0) -> int:
+class Known(NamedTuple):
+    """The clips whose frames are given, and their classes; None where there are none."""
+
+    video: ArrayLike  # uint8 [batch, frames, height, width, channels]
+    label: ArrayLike | None  # int [batch]
+
+
+Sampler = Callable[..., Video]  # of parameters, the clips' indices and, where frames are given, what is known
+
+
+def main(
+    config: Config, workdir: str, *, num_clips: int, checkpoint_step: int, fps: int, given: str = "", profile: int = 0
+) -> int:
     require_clips(num_clips)
     if not 1 <= fps <= video_io.MAX_GIF_FPS:
         raise ValueError(f"--fps is {fps}; it must be in [1, {video_io.MAX_GIF_FPS}], what a GIF can show")
     experiment, params, step = restore(config, workdir, checkpoint_step or None)
+    known = of_video(experiment, given) if given else held_out(experiment)
     num_batches = -(-num_clips // config.evaluation.batch_size)
     profiling.require_calls(profile, num_batches, "draw more with --num_clips, or fewer at a time")
     with (
         watchdog.Watchdog(config.run.stuck_after_seconds) as dog,
         profiling.watch(make_sampler(experiment), profile, workdir, params) as sampler,
     ):
-        clips = np.concatenate(list(in_batches(experiment, sampler, params, num_clips, dog.beat)))
+        clips = np.concatenate(list(in_batches(experiment, sampler, params, num_clips, dog.beat, known)))
     if distributed.is_writer():
-        write(folder_of(workdir, step), clips, fps)
+        write(folder_of(workdir, step), clips, fps, experiment.sampler.task.given)
     print(f"{num_clips} clips of step {step}: {folder_of(workdir, step)}")
     return 0
 
@@ -113,11 +131,17 @@ def make_draw_in_batches(
 ) -> Callable[[Params, int], Iterator[Clips]]:
     """As `make_draw`, clips in batches as for evaluation, of which one is held at a time."""
     sampler = make_sampler(experiment)
-    return lambda params, num_clips: in_batches(experiment, sampler, params, num_clips, beat)
+    known = held_out(experiment)
+    return lambda params, num_clips: in_batches(experiment, sampler, params, num_clips, beat, known)
 
 
 def in_batches(
-    experiment: build.Experiment, sampler: Sampler, params: Params, num_clips: int, beat: Callable[[], None]
+    experiment: build.Experiment,
+    sampler: Sampler,
+    params: Params,
+    num_clips: int,
+    beat: Callable[[], None],
+    known: Callable[[Int[np.ndarray, "batch"]], Known | None],
 ) -> Iterator[Clips]:
     """Clips 0, 1, ... by a sampler of `make_sampler`, a batch as for evaluation at a time; calls `beat` after each."""
     require_clips(num_clips)
@@ -125,7 +149,8 @@ def in_batches(
     size = min(experiment.config.evaluation.batch_size, -(-num_clips // ways) * ways)
     for first in range(0, num_clips, size):
         with jax.set_mesh(experiment.mesh):
-            videos = np.asarray(sampler(params, np.arange(first, first + size)))
+            indices = np.arange(first, first + size)
+            videos = np.asarray(sampler(params, indices, known(indices)))
         beat()
         yield video_io.to_uint8(np.clip(videos[: num_clips - first], -1, 1))
 
@@ -135,13 +160,69 @@ def class_of(indices: Indices, num_classes: int) -> Indices:
     return indices % num_classes
 
 
-def make_sampler(experiment: build.Experiment) -> Sampler:
-    """The compiled sampler: parameters and the clips' indices to clips, about in [-1, 1]."""
-    config, sampler = experiment.config, experiment.sampler
-    shape = (config.data.num_frames, experiment.frame_shape)
+def held_out(experiment: build.Experiment) -> Callable[[Int[np.ndarray, "batch"]], Known | None]:
+    """What the task gives of held-out clips, in their order and from the first again; None where it gives nothing."""
+    task, held = experiment.sampler.task, experiment.splits.validation
 
-    def sample(params: Params, indices: Int[Array, "batch"]) -> Video:
+    def known(indices: Int[np.ndarray, "batch"]) -> Known | None:
+        if not task.given:
+            return None
+        clips = [held[int(index) % len(held)] for index in indices]
+        label = None
+        if experiment.num_classes is not None:  # then clips have labels
+            label = np.stack([clip["label"] for clip in clips])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        return Known(np.stack([clip["video"][list(task.positions)] for clip in clips]), label)
+
+    return known
+
+
+def of_video(experiment: build.Experiment, path: str) -> Callable[[Int[np.ndarray, "batch"]], Known]:
+    """What the task gives of a video file, the same for all clips; of classes each in turn.
+
+    Raises:
+      ValueError: a task that gives nothing, or a video of another size, of colours where the data are grey, or with
+        another number of frames than the task gives or the clip has.
+    """
+    task, shape = experiment.sampler.task, experiment.frame_shape
+    if not task.given:
+        raise ValueError(
+            f"--given={path} is given, and config.sampler.task.name is {experiment.config.sampler.task.name}, which"
+            " gives no frames: set it to prediction, say"
+        )
+    frames, _ = video_io.read_video(path)
+    is_grey = (frames == frames[..., :1]).all()
+    colours = "grey" if is_grey else "coloured"
+    if frames.shape[1:3] != shape[:2] or (shape[2] == 1 and not is_grey):
+        raise ValueError(
+            f"{path} has {colours} frames of {frames.shape[1]} x {frames.shape[2]} pixels, and the network's clips"
+            f" {shape[2]} channels of {shape[0]} x {shape[1]}: convert the file first"
+        )
+    if len(frames) not in (len(task.given), task.num_frames):
+        raise ValueError(
+            f"{path} has {len(frames)} frames; the task gives {len(task.given)} of {task.num_frames}: cut the file to"
+            " those that are given, or to the whole clip"
+        )
+    clip = np.zeros((task.num_frames, *shape), np.uint8)
+    whole = len(frames) == task.num_frames
+    clip[list(task.given)] = (frames[list(task.given)] if whole else frames)[..., : shape[2]]
+
+    def known(indices: Int[np.ndarray, "batch"]) -> Known:
+        label = None if experiment.num_classes is None else class_of(indices, experiment.num_classes)
+        return Known(np.broadcast_to(clip, (len(indices), *clip.shape)), label)
+
+    return known
+
+
+def make_sampler(experiment: build.Experiment) -> Sampler:
+    """The compiled sampler: parameters, the clips' indices and what is known of them to clips, about in [-1, 1]. Given
+    frames come back as they are.
+    """
+    sampler = experiment.sampler
+    shape = (sampler.task.num_frames, experiment.frame_shape)
+
+    def sample(params: Params, indices: Int[Array, "batch"], known: Known | None = None) -> Video:
         objective = experiment.objective_of(params)
+        x0 = None if known is None else bound.to_float(jnp.asarray(known.video))
 
         def draw(key: Key) -> Video:
             return noise_priors.correlate(objective.noise_prior, random.example_noise(key, indices, *shape))
@@ -150,28 +231,32 @@ def make_sampler(experiment: build.Experiment) -> Sampler:
             return draw(experiment.key(Purpose.SAMPLE_NOISE, i))
 
         def told(label: Int[Array, "batch"] | None) -> Denoiser:
-            return objectives.denoiser(objective, experiment.predict(params, Condition(label)))
+            index = sampler.task.frame_index(len(indices))
+            return objectives.denoiser(objective, experiment.predict(params, Condition(label), frame_index=index))
 
         num_classes = experiment.num_classes
         if num_classes is None:
-            denoiser = sampler.guided(told(None), None)
+            conditional, unconditional = told(None), None
         else:
-            denoiser = sampler.guided(told(class_of(indices, num_classes)), told(jnp.full_like(indices, num_classes)))
+            asked = class_of(indices, num_classes) if known is None else jnp.asarray(known.label)
+            conditional, unconditional = told(asked), told(jnp.full_like(indices, num_classes))
+        denoiser, step = sampler.prepared(conditional, unconditional, x0, objective.noise_prior)
         start = draw(experiment.key(Purpose.SAMPLE_PRIOR))
         start = jax.lax.with_sharding_constraint(start, meshes.video_sharding(experiment.mesh))
         prior = samplers.prior(objective.schedule, sampler.times, start)
-        return samplers.sample(denoiser, objective.schedule, sampler.step, sampler.times, prior, noise)
+        clips = samplers.sample(denoiser, objective.schedule, step, sampler.times, prior, noise)
+        return clips if x0 is None else jnp.where(process.spread(sampler.task.is_given(len(x0))), x0, clips)
 
     return jax.jit(sample, out_shardings=meshes.replicated(experiment.mesh))
 
 
-def write(folder: epath.Path, clips: Clips, fps: float) -> None:
-    """Writes the clips as arrays, as video files and as a contact sheet."""
+def write(folder: epath.Path, clips: Clips, fps: float, given: Collection[int] = ()) -> None:
+    """Writes the clips as arrays, as video files and as a contact sheet, in which `given` frames are marked."""
     folder.mkdir(parents=True, exist_ok=True)
     moving = video_io.grid(clips)
     video_io.write(folder / "samples.mp4", moving, fps)
     video_io.write(folder / "samples.gif", moving, fps)
-    video_io.write_contact_sheet(folder / "sheet.png", clips)
+    video_io.write_contact_sheet(folder / "sheet.png", clips, marked=given)
     packed = io.BytesIO()
     np.savez_compressed(packed, clips=clips)
     write_whole(folder / ARRAYS, packed.getvalue())  # last: where it is, the others are

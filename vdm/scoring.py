@@ -49,6 +49,7 @@ def check(experiment: build.Experiment, measures: Sequence[Measure]) -> None:
     config, splits = experiment.config, experiment.splits
     options = config.scores
     _check_preset(config, measures)
+    _check_task(experiment)
     if not measures:
         return
     _check_options(config, meshes.ways(experiment.mesh, BATCH_AXES))
@@ -84,6 +85,21 @@ def _check_preset(config: Config, measures: Sequence[Measure]) -> None:
         protocols.require_preset(name, protocol, assumed)
 
 
+def _check_task(experiment: build.Experiment) -> None:
+    task, config, held = experiment.sampler.task, experiment.config, len(experiment.splits.validation)
+    if task.num_frames != config.data.num_frames:
+        raise ValueError(
+            f"the network sees {task.num_frames} frames at a time, and clips of the data have {config.data.num_frames}:"
+            " they are not compared. Set config.data.num_frames to as many"
+        )
+    asked = max(config.evaluation.num_samples, config.scores.num_samples if config.scores.metrics else 0)
+    if task.given and asked > held:
+        raise ValueError(
+            f"{asked} samples are given frames of held-out clips, of which there are {held}: lower"
+            " config.evaluation.num_samples and config.scores.num_samples, or hold more clips out"
+        )
+
+
 def _follows(preset: protocols.Preset, measure: Measure) -> bool:
     """Whether the preset is about this score; others may stand beside it."""
     return (preset.fields["metric"], preset.fields["extractor"]) == (measure.metric, measure.extractor.name)
@@ -116,14 +132,15 @@ def protocol_of(config: Config, measure: Measure) -> Protocol:
     options, source = config.scores, config.data[config.data.name]
     named_split = f"{options.split}_split"
     is_frechet = isinstance(measure.distance, scores.Frechet)
+    num_given = len(build.task_of(config).given)
     return Protocol(
         metric=measure.metric,
         data=config.data.tfds.dataset if config.data.name == "tfds" else config.data.name,
         num_samples=options.num_samples,
         num_real=options.num_real,
         num_frames=config.data.num_frames,
-        num_given=0,
-        given_counted=False,
+        num_given=num_given,
+        given_counted=num_given > 0,
         samples_per_clip=1,
         pooled=True,
         frame_stride=source.frame_stride if "frame_stride" in source else 1,

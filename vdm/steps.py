@@ -78,7 +78,7 @@ def losses_of(
         return experiment.key(purpose, step)
 
     clean = validation.clean_clips(experiment, batch, key(Purpose.DEQUANTISATION))
-    shown = validation.shown(experiment, clean, key(Purpose.TASK), batch["index"])
+    shown = validation.shown(experiment, experiment.tasks, clean, key(Purpose.TASK), batch["index"])
     num_frames = shown.x0.shape[1]
     noise = random.example_noise(key(Purpose.NOISE), batch["index"], num_frames, experiment.frame_shape)
     dropout = random.example_keys(key(Purpose.DROPOUT), batch["index"])

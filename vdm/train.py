@@ -281,7 +281,8 @@ class Log:
         self._spend("validate")
 
     def samples(self, params: Params, done: int) -> None:
-        sheet = video_io.contact_sheet(self._draw(params, self._experiment.config.run.num_grid_samples))
+        clips = self._draw(params, self._experiment.config.run.num_grid_samples)
+        sheet = video_io.contact_sheet(clips, marked=self._experiment.sampler.task.given)
         if distributed.is_writer():
             path = self._folder / "samples" / f"sheet_{done:08d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from vdm.diffusion.objectives import Losses, Predict
 from vdm.runtime import mesh as meshes
 from vdm.runtime import random
 from vdm.runtime.random import Purpose
-from vdm.tasks.training import Generation
+from vdm.tasks.training import TaskDistribution
 from vdm.types import Condition, FrameIndex, Key, Params, Video
 
 
@@ -29,13 +29,19 @@ def make_validation(
     beat: Callable[[], None] = lambda: None,
     log_snrs: Sequence[float] | None = None,
     num_clips: int = 0,
+    tasks: TaskDistribution | None = None,
 ) -> Callable[[Params], dict[str, list[tuple[float, float]]]]:
     """The function from parameters to the mean losses at every fixed level: name -> [(log_snr, loss)]; calls `beat`
     after each batch.
 
-    Clips, noise and levels are the same in every call, for every network and every objective. Levels and the number of
-    clips of the validation split are those of `config.evaluation` unless others are given; 0 clips there are all.
+    Clips, noise and levels are the same in every call, for every network and every objective, and so are the given
+    frames for all that were trained with the same tasks; others' losses are named by their tasks. Levels and the number
+    of clips of the validation split are those of `config.evaluation` unless others are given; 0 clips there are all.
+
+    Args:
+      tasks: which frames are given; None: as in training.
     """
+    tasks = experiment.tasks if tasks is None else tasks
     config, mesh = experiment.config, experiment.mesh
     levels = tuple(config.evaluation.log_snrs if log_snrs is None else log_snrs)
     count = num_clips or config.evaluation.num_validation or len(experiment.splits.validation)
@@ -43,7 +49,7 @@ def make_validation(
     @functools.partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def losses_at(params: Params, batch: Mapping[str, Array]) -> Losses:
         clean = clean_clips(experiment, batch, experiment.key(Purpose.VALIDATION_DEQUANTISATION))
-        seen = shown(experiment, clean, experiment.key(Purpose.VALIDATION_TASK), batch["index"])
+        seen = shown(experiment, tasks, clean, experiment.key(Purpose.VALIDATION_TASK), batch["index"])
         noise_key = experiment.key(Purpose.VALIDATION_NOISE)
         noise = random.example_noise(noise_key, batch["index"], seen.x0.shape[1], experiment.frame_shape)
         predict = predict_labelled(experiment, params, batch, seen.frame_index)
@@ -60,7 +66,8 @@ def make_validation(
     def validate(params: Params) -> dict[str, list[tuple[float, float]]]:
         losses = over_clips(experiment, losses_at, params, experiment.splits.validation, count, beat)
         means = {name: getattr(losses, name).mean(axis=1).tolist() for name in ("loss", "x0_error", "noise_error")}
-        return {f"validation/{name}": list(zip(levels, mean, strict=True)) for name, mean in means.items()}
+        of = f" of {tasks}" if tasks.gives else ""
+        return {f"validation/{name}{of}": list(zip(levels, mean, strict=True)) for name, mean in means.items()}
 
     return validate
 
@@ -76,7 +83,7 @@ def make_own_loss(
     def losses_of(params: Params, batch: Mapping[str, Array]) -> Float[Array, "levels batch"]:
         index, objective = batch["index"], experiment.objective_of(params)
         clean = clean_clips(experiment, batch, experiment.key(Purpose.SELECTION_DEQUANTISATION))
-        seen = shown(experiment, clean, experiment.key(Purpose.SELECTION_TASK), index)
+        seen = shown(experiment, experiment.tasks, clean, experiment.key(Purpose.SELECTION_TASK), index)
         predict = predict_labelled(experiment, params, batch, seen.frame_index)
 
         def at(i: Int[Array, ""]) -> Float[Array, "batch"]:
@@ -144,12 +151,13 @@ class Shown(NamedTuple):
     given: Bool[Array, "batch frames"] | None
 
 
-def shown(experiment: build.Model, x0: Video, key: Key, index: Int[Array, "batch"]) -> Shown:
+def shown(experiment: build.Model, tasks: TaskDistribution, x0: Video, key: Key, index: Int[Array, "batch"]) -> Shown:
     """Clean clips with a task drawn for each, which depends on (key, index) alone."""
-    if isinstance(experiment.tasks, Generation):
+    if not tasks.gives:
         return Shown(x0, None, None)
-    draw = jax.vmap(lambda key: experiment.tasks.draw(key, x0.shape[1]))
-    frame_index, given = draw(random.example_keys(key, index))
+    frame_index, given = jax.vmap(lambda key: tasks.draw(key, x0.shape[1]))(random.example_keys(key, index))
+    if tasks.seen(x0.shape[1]) == x0.shape[1]:
+        return Shown(x0, None, given)
     frames = jnp.take_along_axis(x0, process.spread(frame_index), axis=1)
     return Shown(jax.lax.with_sharding_constraint(frames, meshes.video_sharding(experiment.mesh)), frame_index, given)
 

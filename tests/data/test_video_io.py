@@ -137,6 +137,19 @@ def test_contact_sheet_puts_clips_in_rows_and_frames_in_columns():
     assert np.array_equal(png, np.broadcast_to(sheet, png.shape))
 
 
+def test_marked_frames_have_a_ring_and_all_cells_are_as_they_were():
+    clips = np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1, 1) * np.ones((2, 3, 4, 5, 1), np.uint8)
+    sheet = video_io.contact_sheet(clips, marked=(0, 2), gap=2, min_side=8)
+    assert sheet.shape == (2 * (2 * 4 + 2) + 8, 2 * (3 * 5 + 2 * 2) + 8, 3)
+    is_mark = (sheet == video_io.MARK_COLOUR).all(axis=-1)
+    for clip in range(2):
+        for frame in range(3):
+            top, left = 4 + 12 * clip, 4 + 14 * frame
+            assert (sheet[top : top + 8, left : left + 10] == 3 * clip + frame).all()
+            around = is_mark[top - 4 : top + 12, left - 4 : left + 14].sum()
+            assert around == (16 * 18 - 8 * 10 if frame in (0, 2) else 2 * 16 * 4)  # its neighbours' rings
+
+
 def test_grid_plays_clips_in_step():
     clips = np.random.default_rng(3).integers(0, 255, (5, 3, 4, 6, 3), dtype=np.uint8)
     video = video_io.grid(clips, gap=1)

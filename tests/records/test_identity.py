@@ -66,7 +66,9 @@ def test_the_choices_beside_a_choice_are_those_that_are_meant_to_be():
                     yield f"{where}{key}"
                 yield from inner(entry, f"{where}{key}.")
 
-    assert set(inner(get_config())) == {"sampler.spacing", "sampler.threshold", "sampler.guidance"}
+    assert set(inner(get_config())) == {
+        f"sampler.{part}" for part in ("spacing", "threshold", "guidance", "task", "conditioning")
+    }
 
 
 def test_an_option_joins_the_identity_when_it_is_chosen():

@@ -48,6 +48,18 @@ def test_the_mean_is_the_least_squares_solution_of_all_windows():
 
 
 @pytest.mark.feature("X6")
+def test_it_can_be_made_where_parameters_are_traced():
+    xt = jax.random.normal(jax.random.key(0), (2, 9, 1, 1, 1))
+
+    @jax.jit
+    def scaled(scale, xt):
+        denoise = codenoised(lambda x, level: scale * x, 4, 2)
+        return denoise(xt, schedules.level(COSINE, jnp.full((2, 9), 0.5)))
+
+    np.testing.assert_allclose(scaled(2.0, xt), 2 * xt, rtol=1e-6)
+
+
+@pytest.mark.feature("X6")
 def test_one_window_is_the_plain_sampler():
     exact = WINDOW.covariance
     np.testing.assert_allclose(covariance_of(codenoised(WINDOW.denoise, 6, 3), 6), exact, atol=2e-3)

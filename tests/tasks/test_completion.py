@@ -54,6 +54,7 @@ def response(given):
     return of_start.T, of_x0[::-1].T
 
 
+@pytest.mark.feature("X2")
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_task_is_sampled_from_its_exact_conditional(task):
     of_start, of_x0 = (np.asarray(matrix, np.float64) for matrix in response(task.is_given(1)[0]))
@@ -66,6 +67,7 @@ def test_every_task_is_sampled_from_its_exact_conditional(task):
     assert not of_x0[:, b].any()  # wanted frames of x0 are not read
 
 
+@pytest.mark.feature("X1")
 def test_given_frames_come_back_unchanged_from_a_sampler_with_noise():
     x0 = VIDEO.sample(jax.random.key(0), 3)
     given = jnp.array([[True, False, False, True, False], [False] * 5, [True, True, True, True, False]])
@@ -86,6 +88,7 @@ def objective(target, weighting="unit"):
     return Objective(COSINE, TARGETS[target](0.5), WEIGHTINGS[weighting](0.5), Uniform(1e-3), data_std=0.5)
 
 
+@pytest.mark.feature("X1")
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_loss_is_that_of_the_wanted_frames_alone(target):
     """For a network that looks at single frames it is the loss of clips that consist of the wanted frames."""
@@ -119,6 +122,7 @@ def test_the_loss_is_that_of_the_wanted_frames_alone(target):
     assert np.all(np.asarray(gradient)[~given] != 0.0)
 
 
+@pytest.mark.feature("X1")
 def test_a_linear_network_learns_the_exact_conditional_mean():
     """The mean loss over exact second moments is least at the mean of x0 given both the noisy and the given frames."""
     x0, noise = VIDEO.moment_design()

@@ -46,6 +46,18 @@ PUBLISHED = {
         ([27, 28, 29, 30, 31, 32, 39], [33, 34, 35]),
         ([30, 31, 32, 33, 34, 35, 39], [36, 37, 38]),
     ],
+    (plans.hierarchy, (34, 4, 9, 3, 3)): [
+        ([0, 1, 2, 3], [4, 18, 33]),
+        ([1, 2, 3, 4, 18, 33], [7, 10, 13]),
+        ([4, 7, 10, 13, 18, 33], [16, 19, 22]),
+        ([13, 16, 18, 19, 22, 33], [25, 28, 31]),
+        ([2, 3, 4, 7, 10, 13], [5, 6, 8]),
+        ([6, 7, 8, 10, 13, 16], [9, 11, 12]),
+        ([11, 12, 13, 16, 18, 19], [14, 15, 17]),
+        ([17, 18, 19, 22, 25, 28], [20, 21, 23]),
+        ([21, 22, 23, 25, 28, 31], [24, 26, 27]),
+        ([25, 26, 27, 28, 31, 33], [29, 30, 32]),
+    ],
 }
 SCHEMES = {
     "autoregression": (plans.autoregression, {}),
@@ -61,7 +73,6 @@ def windows(plan):
 
 
 @pytest.mark.feature("X4")
-@pytest.mark.feature("X5")
 @pytest.mark.parametrize(("scheme", "numbers"), PUBLISHED, ids=lambda part: getattr(part, "__name__", str(part)))
 def test_windows_are_those_of_the_published_schemes(scheme, numbers):
     assert windows(scheme(*numbers)) == PUBLISHED[scheme, numbers]
@@ -126,18 +137,37 @@ def test_windows_of_an_ar_1_process_make_its_exact_joint_distribution(scheme, nu
     np.testing.assert_allclose(covariance_of(plan, covariance), covariance, atol=1e-4)
 
 
-@pytest.mark.feature("X5")
-def test_what_a_clip_began_with_is_remembered_by_long_range_and_hierarchy_alone():
-    """A cue in the first frame that the last one shows again, and noise between: the correlation of first and last."""
-    covariance = np.eye(40)
-    covariance[0, -1] = covariance[-1, 0] = 0.9
+@pytest.mark.feature("X4")
+@pytest.mark.parametrize("num_observed", [1, 3])
+def test_what_a_clip_began_with_is_remembered_by_long_range_and_hierarchy_alone(num_observed):
+    """A cue in the last observed frame that the last one shows again, and noise between: their correlation."""
+    covariance, cue = np.eye(40), num_observed - 1
+    covariance[cue, -1] = covariance[-1, cue] = 0.9
     kept = {}
     for name, (make, options) in SCHEMES.items():
-        made = covariance_of(make(40, 1, 8, 3, **options), covariance)
+        made = covariance_of(make(40, num_observed, 8, 3, **options), covariance)
         np.testing.assert_allclose(np.diag(made), 1.0, atol=1e-5)
-        kept[name] = made[0, -1]
+        kept[name] = made[cue, -1]
     assert kept.pop("autoregression") == pytest.approx(0.0, abs=1e-6)
     assert list(kept.values()) == pytest.approx([0.9] * 3, abs=1e-5)
+
+
+@EVERY
+@pytest.mark.parametrize("num_observed", [0, 2, 5])
+def test_a_window_that_is_given_one_frame_is_given_the_last(scheme, num_observed):
+    make, options = SCHEMES[scheme]
+    plan = make(60, num_observed, 5, 4, **options) if make is not plans.hierarchy else None
+    if plan is None:  # of a hierarchy the first window alone may be given one
+        plan = make(60, num_observed, 8, 7, **options)
+    covariance = auto_regressive(60)
+    np.testing.assert_allclose(covariance_of(plan, covariance), covariance, atol=1e-4)
+
+
+@EVERY
+@pytest.mark.parametrize("num_frames", [5, 8])
+def test_a_clip_no_longer_than_a_window_is_one(scheme, num_frames):
+    make, options = SCHEMES[scheme]
+    assert windows(make(num_frames, 0, 8, 3, **options)) == [([], list(range(num_frames)))]
 
 
 def test_frames_are_handed_out_in_order_and_few_are_held():
@@ -162,6 +192,12 @@ def test_frames_are_handed_out_in_order_and_few_are_held():
     assert peak < 40 * 80_000
 
 
+def test_a_window_that_comes_back_in_another_shape_is_refused():
+    plan = plans.autoregression(8, 2, 4, 2)
+    with pytest.raises(ValueError, match=r"window 0 of shape .* came back as .*; return all its frames"):
+        list(extended(plan, np.zeros((1, 2, 1, 1, 1)), lambda number, task, clip: clip[:, 2:]))
+
+
 def test_other_observed_frames_than_the_plans_are_refused():
     plan = plans.autoregression(8, 2, 4, 2)
     with pytest.raises(ValueError, match=r"observes frames \(0, 1\), and 3 frames were handed over"):
@@ -177,6 +213,8 @@ def test_other_observed_frames_than_the_plans_are_refused():
         (lambda: Plan(3, (), (Task((), (0, 1), (0, 1)),)), "leave \\[2\\] out of place"),
         (lambda: Plan(2, (0,), (Task((), (0, 1), (0, 1)),)), "makes frames again: \\[0\\]"),
         (lambda: Plan(2, (), (Task((0,), (1,), (0, 1)),)), "gives frames that nobody made: \\[0\\]"),
+        (lambda: Plan(2, (0, 1), ()), "a plan makes one frame or more"),
+        (lambda: Plan(2, (0, 0), (Task((0,), (1,), (0, 1)),)), "observes each once"),
         (lambda: Plan(2, (2,), (Task((), (0, 1), (0, 1)),)), "frames \\(2,\\) are observed of a clip of 2"),
     ],
 )
@@ -191,5 +229,5 @@ def test_a_plan_is_drawn():
         "oo##....",
         "--oo##..",
         "----oo##",
-        "3 windows, 12 frames denoised for 6 (2.00 times)",
+        "3 windows, 12 frames seen to make 6 (2.00 times)",
     ]

@@ -30,11 +30,13 @@ def assert_share(found, share):
     np.testing.assert_allclose(np.mean(found, axis=0), share, atol=5 * np.sqrt(0.25 / DRAWS))
 
 
+@pytest.mark.feature("X1")
 def test_generation_and_prediction():
     assert not given_of(Generation()).any()
     np.testing.assert_array_equal(given_of(Prediction(2)), np.arange(FRAMES)[None] < np.full((DRAWS, 1), 2))
 
 
+@pytest.mark.feature("X1")
 def test_blocks_are_given_by_themselves():
     given = given_of(Blocks(num_past=2, num_future=1, probability=0.3))
     past, future = given[:, 0], given[:, -1]
@@ -45,6 +47,7 @@ def test_blocks_are_given_by_themselves():
     assert_share(past & future, 0.09)
 
 
+@pytest.mark.feature("X1")
 def test_random_frames_are_none_or_any_number_of_any():
     given = given_of(RandomFrames(most=4, unconditional=0.25))
     counts = given.sum(axis=1)
@@ -70,6 +73,7 @@ def harvey(random, num_frames, num_seen):
     return seen, given
 
 
+@pytest.mark.feature("X1")
 def test_any_subset_has_the_frequencies_of_the_published_recipe():
     num_frames, num_seen = 12, 5
     positions, given = (np.asarray(leaf) for leaf in drawn(AnySubset(num_seen), num_frames))

@@ -1,6 +1,6 @@
 """Attention within a frame and attention across frames at one pixel (Ho et al. 2022).
 
-Every product of matrices here has the form [..., tokens, head_dim] with all other axes in front, heads too. With the
+Products of matrices of every head have the form [..., tokens, head_dim] with all other axes in front, heads too. With
 heads between tokens and channels the gradient costs up to twice as much on CPUs, and multiply-and-sum forms ten times.
 """
 
@@ -18,6 +18,7 @@ from vdm.nets.fold import tubes, untubed
 from vdm.nets.linear import Dense, Features, add_bias, dense
 from vdm.nets.products import dots, softmax, times
 from vdm.nets.remat import PRODUCT
+from vdm.nets.sharding import kernels_are_whole
 from vdm.types import FrameIndex
 
 
@@ -40,9 +41,9 @@ class Heads(nnx.Module):
     """Maps to queries, keys and values of every head, and back; no biases, but for `bias` on the way back, which is
     zero at first.
 
-    A head mixes its values, which are a product of its input x, and what it mixed is multiplied once more: M (x V) O.
-    That is (M x) (V O), with one matrix for each head, of channels by channels. Where channels are few this has less
-    to compute, and on CPUs, which wait for memory, less to move: numbers are M x, or those of the matrices alone.
+    What a head mixes by its weights W are values, a product of its input x, and what it mixed is multiplied once more:
+    W (x V) O. That is (W x) (V O), with one matrix V O of channels by channels for every head. Where channels are few
+    this is less to compute and, of the widest arrays of a network, half as many to write and read; see `mixes_inputs`.
     """
 
     def __init__(self, channels: int, num_heads: int, head_dim: int, rngs: nnx.Rngs, *, bias: bool = False):
@@ -55,10 +56,16 @@ class Heads(nnx.Module):
         """What a projection gave, head by head; tokens are the pixels of a frame."""
         return rearrange(projected, "b f h w (heads d) -> b f heads (h w) d", d=self.head_dim)
 
+    def mixes_inputs(self, x: Features, few_channels: bool) -> bool:
+        """Whether to, where channels are few: not from kernels that are split, which it would join across devices, nor
+        below float32, where V O is rounded otherwise than V and O are.
+        """
+        return few_channels and x.dtype == jnp.float32 and kernels_are_whole()
+
     def mixed(self, weights: Float[Array, "batch frames heads tokens tokens"], x: Features) -> Features:
         """The values of every head in the shares that its weights say, mapped back."""
         weights = weights.astype(x.dtype)
-        if x.shape[-1] > self.head_dim:
+        if not self.mixes_inputs(x, x.shape[-1] <= self.head_dim):
             return self.back(times(weights, self.split(self.value(x))), x)
         y = times(rearrange(weights, "b f heads q k -> b f (q heads) k"), rearrange(x, "b f h w c -> b f (h w) c"))
         y = rearrange(y, "b f (h w heads) c -> b f h w (heads c)", h=x.shape[2], w=x.shape[3])
@@ -102,8 +109,10 @@ class LinearAttention(nnx.Module):
         normed = self.norm(x)
         query = rearrange(self.heads.query(normed), "b f h w (heads d) -> b f (h w) heads d", d=self.heads.head_dim)
         query = (softmax(query) / self.heads.head_dim**0.5).astype(x.dtype)
+        # as measured: beside a matrix of channels by channels for every head and frame, pixels must be many
         few_channels = 4 * x.shape[-1] <= x.shape[2] * x.shape[3]
-        return x + (self._mixed_inputs if few_channels else self._mixed_values)(query, normed)
+        mixed = self._mixed_inputs if self.heads.mixes_inputs(x, few_channels) else self._mixed_values
+        return x + mixed(query, normed)
 
     def _mixed_values(self, query: Float[Array, "batch frames tokens heads head_dim"], x: Features) -> Features:
         key = softmax(jnp.swapaxes(self.heads.split(self.heads.key(x)), -1, -2)).astype(x.dtype)
@@ -111,15 +120,15 @@ class LinearAttention(nnx.Module):
         return self.heads.back(times(jnp.moveaxis(query, -2, -3), context), x)
 
     def _mixed_inputs(self, query: Float[Array, "batch frames tokens heads head_dim"], x: Features) -> Features:
-        """See `Heads`; here a query is multiplied by its head's context and both maps in one."""
+        """A query times the product of its head's context, which is of inputs, and V O."""
         tokens = rearrange(x, "b f h w c -> b f (h w) c")
         # Keys as [heads x head_dim, tokens] from the start: to turn them takes CPUs as long as to compute them.
         kernel = self.heads.key.kernel[...].T
-        kernel = jnp.broadcast_to(kernel, (*x.shape[:2], *kernel.shape)).astype(x.dtype)
-        key = softmax(checkpoint_name(dots(kernel, tokens), PRODUCT)).astype(x.dtype)
+        kernel = jnp.broadcast_to(kernel, (*x.shape[:2], *kernel.shape))
+        key = softmax(checkpoint_name(dots(kernel, tokens), PRODUCT))
         context = rearrange(times(key, tokens), "b f (heads d) c -> b f heads d c", d=self.heads.head_dim)
-        matrices = jnp.einsum("bfhdc,hce->bfhde", context.astype(jnp.float32), self.heads.value_out())
-        matrices = rearrange(matrices, "b f heads d c -> b f (heads d) c").astype(x.dtype)
+        matrices = jnp.einsum("bfhdc,hce->bfhde", context, self.heads.value_out())
+        matrices = rearrange(matrices, "b f heads d c -> b f (heads d) c")
         y = times(rearrange(query, "b f p heads d -> b f p (heads d)"), matrices).reshape(x.shape)
         assert self.heads.out.bias is not None
         return checkpoint_name(add_bias(y, self.heads.out.bias[...]), PRODUCT)

@@ -10,16 +10,13 @@ from typing import Any
 import jax
 
 PRODUCT = "product"  # what a convolution or a dense layer gives
-# What may hand a gathered kernel on: these operations, and those that turn arrays of no more axes than kernels have.
-_OF_GATHERING = ("convert_element_type", "custom_vjp_call", "reshape", "squeeze")
-_OF_TURNING, _KERNEL_AXES = ("transpose", "broadcast_in_dim"), 3
+_OF_GATHERING = ("convert_element_type", "custom_vjp_call")  # operations that a gathered kernel comes from
 
 
-def _all_but_kernels(operation: Any, *given: Any, **_: Any) -> bool:
-    """An operation's result may be kept, unless a gathered kernel could be had from it. What products there are of
-    those with a gradient of their own is kept by its name."""
-    turns_a_kernel = operation.name in _OF_TURNING and given[0].ndim <= _KERNEL_AXES
-    return operation.name not in _OF_GATHERING and not turns_a_kernel
+def _all_but_kernels(operation: Any, *_: Any, **__: Any) -> bool:
+    """An operation's result may be kept, unless a gathered kernel could be had from it. All conversions count, and all
+    operations with a gradient of their own; what products there are of these is kept by its name."""
+    return operation.name not in _OF_GATHERING
 
 
 _policies = jax.checkpoint_policies

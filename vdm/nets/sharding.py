@@ -124,6 +124,12 @@ def ways_of_frames() -> int:
     return 1 if mesh is None else _ways(FRAME_AXES, mesh)
 
 
+def kernels_are_whole() -> bool:
+    """Whether every device holds all of every kernel."""
+    mesh = split_mesh()
+    return mesh is None or _ways(("fsdp", "tensor"), mesh) == 1
+
+
 def on_each_device(
     block: Callable[..., Any],
     params: Params,

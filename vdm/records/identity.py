@@ -23,6 +23,8 @@ SHORT_HASH_LENGTH = 12
 LEFT_OUT = ("compare", "scores")  # sections that say nothing of what a run is
 LATER = {  # key that earlier code had not -> what it did
     "task.name": "generation",
+    "sampler.task.name": "generation",
+    "sampler.conditioning.name": "given",
     "network.unet3d.num_heads": 0,
     "network.unet3d.attention_norm": "as_blocks",
     "network.unet3d.block": "norm_first",

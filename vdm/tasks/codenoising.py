@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from vdm.types import Denoiser, Level, Video
@@ -17,7 +18,7 @@ def codenoised(denoiser: Denoiser, window: int, stride: int, weights: Sequence[f
     2023, arXiv 2305.18264; MultiDiffusion: Bar-Tal et al. 2023, arXiv 2302.08113).
 
     Windows are `stride` frames apart, and one more ends with the clip where these do not. They are looked at one after
-    the other, so that the network's memory is that of one; the clip is held as a whole.
+    the other: the memory is that of the network on one window and of some clips.
 
     Args:
       denoiser: of clips of `window` frames.
@@ -28,8 +29,8 @@ def codenoised(denoiser: Denoiser, window: int, stride: int, weights: Sequence[f
     """
     if not 1 <= stride <= window:
         raise ValueError(f"windows of {window} frames that are {stride} apart; give a stride in [1, {window}]")
-    shares = jnp.ones(window) if weights is None else jnp.asarray(weights, jnp.float32)
-    if shares.shape != (window,) or not bool((shares > 0).all()):
+    shares = np.ones(window) if weights is None else np.asarray(weights, np.float64)
+    if shares.shape != (window,) or not (shares > 0).all():
         raise ValueError(f"weights {weights} for windows of {window} frames; give as many, all above 0")
 
     def denoise(xt: Video, level: Level) -> Video:
@@ -37,14 +38,15 @@ def codenoised(denoiser: Denoiser, window: int, stride: int, weights: Sequence[f
         if num_frames < window:
             raise ValueError(f"a clip of {num_frames} frames is shorter than a window of {window}")
         starts = sorted({*range(0, num_frames - window + 1, stride), num_frames - window})
-        frames = jnp.asarray(starts)[:, None] + jnp.arange(window)  # [windows, window]
+        frames = np.asarray(starts)[:, None] + np.arange(window)  # [windows, window]
+        weight = np.bincount(frames.ravel(), np.tile(shares, len(starts)))
 
-        def estimate(index: Int[Array, "window"]) -> Video:
-            return denoiser(xt[:, index], jax.tree.map(lambda each: each[:, index], level))
+        def add(total: Video, index: Int[Array, "window"]) -> tuple[Video, None]:
+            estimate = denoiser(xt[:, index], jax.tree.map(lambda each: each[:, index], level))
+            share = jnp.asarray(shares, xt.dtype)
+            return total.at[:, index].add(estimate * share[:, None, None, None]), None
 
-        estimates = jnp.moveaxis(jax.lax.map(estimate, frames), 0, 1)  # [batch, windows, window, ...]
-        weighted = estimates * shares[:, None, None, None]
-        total = jnp.zeros_like(xt).at[:, frames].add(weighted)
-        return total / jnp.zeros(num_frames).at[frames].add(shares)[:, None, None, None]
+        total, _ = jax.lax.scan(add, jnp.zeros_like(xt), jnp.asarray(frames))
+        return total / jnp.asarray(weight, xt.dtype)[:, None, None, None]
 
     return denoise

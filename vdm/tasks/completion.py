@@ -122,3 +122,12 @@ def completed(denoiser: Denoiser, given: Bool[Array, "batch frames"], x0: Video)
         return jnp.where(known, x0, denoiser(jnp.where(known, x0, xt), process.without_noise(level, given)))
 
     return denoise
+
+
+TASKS = {
+    "generation": generation,
+    "prediction": prediction,
+    "back_prediction": back_prediction,
+    "infilling": infilling,
+    "interpolation": interpolation,
+}

@@ -53,7 +53,10 @@ def extended(plan: Plan, observed: Frames, draw: Draw) -> Iterator[Frames]:
     for number, task in enumerate(plan.tasks):
         given = set(task.given)
         clip = [held[frame] if index in given else blank for index, frame in enumerate(task.positions)]
-        made = draw(number, task, np.stack(clip, axis=1))
+        shown = np.stack(clip, axis=1)
+        made = np.asarray(draw(number, task, shown))
+        if made.shape != shown.shape:
+            raise ValueError(f"window {number} of shape {shown.shape} came back as {made.shape}; return all its frames")
         for index in task.wanted:
-            held[task.positions[index]] = np.array(made[:, index])  # a view would hold the window
+            held[task.positions[index]] = made[:, index].copy()  # a view would hold the window
         yield from ready(number)

@@ -5,8 +5,10 @@
     print(plan)                             # a row for every window
 
 Every frame is made once and observed frames never; a window is given frames that were observed or made before it. The
-schemes are those of Harvey et al. 2022 (FDM, arXiv 2205.11495), where here a window with fewer frames left to make is
-given more, so that all have one length.
+schemes are those of Harvey et al. 2022 (FDM, arXiv 2205.11495). Here a window is given more, as far as there are some,
+where it has fewer frames to make, and so all but the first windows have one length; one that is given a single frame is
+given the last; and a window of a hierarchy that has no room for a frame on both sides makes fewer at the same spacing,
+where FDM's code spaces them anew.
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ class Plan:
                 if frames:
                     raise ValueError(f"window {number} of the plan {fault}: {sorted(frames)}")
             done |= wanted
+        if not self.tasks or len(self.observed) != len(set(self.observed)):
+            raise ValueError(
+                f"a plan makes one frame or more and observes each once; this one observes {self.observed}"
+            )
         if done != set(range(self.num_frames)):
             lacking = sorted(set(range(self.num_frames)) ^ done)
             raise ValueError(f"of a clip of {self.num_frames} frames the plan's windows leave {lacking} out of place")
@@ -59,7 +65,7 @@ class Plan:
         return max(task.num_frames for task in self.tasks)
 
     def frames_seen(self) -> int:
-        """How many frames the network is shown in all: what the clip costs, in frames denoised by one sampler."""
+        """How many frames the network is shown in all, given or made: what the clip costs."""
         return sum(task.num_frames for task in self.tasks)
 
     def __str__(self) -> str:
@@ -74,7 +80,7 @@ class Plan:
             rows.append("".join(row))
         seen, windows = self.frames_seen(), len(self.tasks)
         made = self.num_frames - len(self.observed)
-        return "\n".join([*rows, f"{windows} windows, {seen} frames denoised for {made} ({seen / made:.2f} times)"])
+        return "\n".join([*rows, f"{windows} windows, {seen} frames seen to make {made} ({seen / made:.2f} times)"])
 
 
 def frames_of(task: Task, part: Iterable[int]) -> tuple[int, ...]:
@@ -104,11 +110,10 @@ def long_range(num_frames: int, num_observed: int, window: int, num_new: int) ->
     anchors = range(num_observed or window)
 
     def given(done: Sequence[int], number: int) -> Sequence[int]:
-        recent = list(done[len(done) - number // 2 :])
-        old = [frame for frame in anchors if frame not in recent][-(number - len(recent)) :]
+        recent = done[-max(number // 2, 1) :]
+        old = _last([frame for frame in anchors if frame not in recent], number - len(recent))
         rest = [frame for frame in done if frame not in recent and frame not in old]
-        lacking = number - len(recent) - len(old)
-        return sorted([*old, *recent, *(rest[-lacking:] if lacking else ())])
+        return sorted([*old, *_last(rest, number - len(recent) - len(old)), *recent])
 
     return _onward(num_frames, num_observed, window, num_new, given)
 
@@ -116,8 +121,9 @@ def long_range(num_frames: int, num_observed: int, window: int, num_new: int) ->
 def hierarchy(num_frames: int, num_observed: int, window: int, num_new: int, num_levels: int) -> Plan:
     """First frames over the whole clip, evenly spaced; then, level by level, the frames between, down to neighbours.
 
-    The spacing falls by equal factors. A window of the first level is given the observed frames; one of a later level
-    all done frames between those that it makes and the nearest on both sides, half after them and the rest before.
+    The spacing of level l of n is ((frames to make) / (num_new - 1))^((n - l) / (n - 1)), as FDM's code has it. The
+    first level is one window, given observed frames, evenly spaced where not all fit; a later one is given all done
+    frames between those that it makes and the nearest on both sides, half after them and the rest before.
 
     Args:
       num_levels: 2 or more; the last makes neighbours.
@@ -130,6 +136,8 @@ def hierarchy(num_frames: int, num_observed: int, window: int, num_new: int, num
         raise ValueError(f"a hierarchy needs 2 levels and 2 new frames in a window; got {num_levels} and {num_new}")
     tasks = [_first_of_hierarchy(num_frames, num_observed, window, num_new)]
     done = {*range(num_observed), *tasks[0].positions}
+    if len(done) == num_frames:
+        return Plan(num_frames, tuple(range(num_observed)), tuple(tasks))
     widest = (num_frames - (num_observed or window)) / (num_new - 1)
     for level in range(2, num_levels + 1):
         spacing = int(widest ** ((num_levels - level) / (num_levels - 1)))
@@ -147,8 +155,8 @@ def _first_of_hierarchy(num_frames: int, num_observed: int, window: int, num_new
 
 
 def _spread(first: int, end: int, number: int) -> list[int]:
-    """Frames of [first, end), evenly spaced, both ends among them."""
-    return sorted(set(np.linspace(first, end - 1e-3, number).astype(int).tolist()))
+    """Frames of [first, end), evenly spaced, both ends among them; the last where it is to be one."""
+    return sorted(set(np.linspace(end - 1e-3, first, number).astype(int).tolist()))
 
 
 def _apart(absent: Sequence[int], spacing: int, num_new: int, window: int, done: set[int]) -> Iterator[list[int]]:
@@ -195,6 +203,10 @@ def _onward(
         tasks.append(_task(given(done, min(window - len(wanted), len(done))) if done else (), wanted))
         done += wanted
     return Plan(num_frames, tuple(range(num_observed)), tuple(tasks))
+
+
+def _last(frames: Sequence[int], number: int) -> Sequence[int]:
+    return frames[len(frames) - min(number, len(frames)) :]
 
 
 def _check(num_frames: int, num_observed: int, window: int, num_new: int) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from vdm.tasks.completion import Task
 from vdm.types import Key
 
 Drawn = tuple[Int[Array, "seen"], Bool[Array, "seen"]]  # the frames of a clip that the network sees, rising; given?
@@ -23,7 +24,13 @@ Drawn = tuple[Int[Array, "seen"], Bool[Array, "seen"]]  # the frames of a clip t
 
 @runtime_checkable
 class TaskDistribution(Protocol):
-    """Draws a task; some frame of each is wanted."""
+    """Draws a task; some frame of each is wanted.
+
+    Attributes:
+      gives: whether frames are ever given, or left out.
+    """
+
+    gives: ClassVar[bool]
 
     def check(self, num_frames: int) -> None:
         """Raises ValueError for clips of another length than it can draw from."""
@@ -37,41 +44,54 @@ class TaskDistribution(Protocol):
         """A task on a clip of `num_frames` frames."""
         ...
 
-
-class _WholeClips:
-    """Those that show the network all frames of a clip."""
-
-    def seen(self, num_frames: int) -> int:
-        return num_frames
+    def draws(self, task: Task) -> bool:
+        """Whether the task is among those that it draws of clips of this length."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Generation(_WholeClips):
+class Generation:
     """Nothing is given, ever."""
+
+    gives: ClassVar[bool] = False
 
     def check(self, num_frames: int) -> None:
         pass
 
+    def seen(self, num_frames: int) -> int:
+        return num_frames
+
     def draw(self, key: Key, num_frames: int) -> Drawn:
         return jnp.arange(num_frames), jnp.zeros(num_frames, bool)
 
+    def draws(self, task: Task) -> bool:
+        return not task.given
+
 
 @dataclasses.dataclass(frozen=True)
-class Prediction(_WholeClips):
+class Prediction:
     """The first `num_given` frames, always."""
 
     num_given: int
 
+    gives: ClassVar[bool] = True
+
     def check(self, num_frames: int) -> None:
         _require_room("task.prediction.num_given", self.num_given, num_frames)
+
+    def seen(self, num_frames: int) -> int:
+        return num_frames
 
     def draw(self, key: Key, num_frames: int) -> Drawn:
         index = jnp.arange(num_frames)
         return index, index < self.num_given
 
+    def draws(self, task: Task) -> bool:
+        return task.given == tuple(range(self.num_given))
+
 
 @dataclasses.dataclass(frozen=True)
-class Blocks(_WholeClips):
+class Blocks:
     """The first frames and the last ones, each block given or not by itself (MCVD: Voleti et al. 2022, arXiv
     2205.09853). A block that is not given is wanted with the rest, where MCVD shows zeros and leaves it out of the
     loss: so one network also makes whole clips.
@@ -85,20 +105,31 @@ class Blocks(_WholeClips):
     num_future: int
     probability: float
 
+    gives: ClassVar[bool] = True
+
     def check(self, num_frames: int) -> None:
         if min(self.num_past, self.num_future) < 0:
             raise ValueError(f"task.blocks has num_past {self.num_past}, num_future {self.num_future}; give 0 or more")
         _require_room("task.blocks: num_past + num_future", self.num_past + self.num_future, num_frames)
         _require_share("task.blocks.probability", self.probability)
 
+    def seen(self, num_frames: int) -> int:
+        return num_frames
+
     def draw(self, key: Key, num_frames: int) -> Drawn:
         index = jnp.arange(num_frames)
         past, future = jax.random.bernoulli(key, self.probability, (2,))
         return index, (past & (index < self.num_past)) | (future & (index >= num_frames - self.num_future))
 
+    def draws(self, task: Task) -> bool:
+        past, end = set(range(self.num_past)), task.num_frames
+        future, given = set(range(end - self.num_future, end)), set(task.given)
+        some = {0.0: [set()], 1.0: [past | future]}.get(self.probability, [set(), past, future, past | future])
+        return given in some
+
 
 @dataclasses.dataclass(frozen=True)
-class RandomFrames(_WholeClips):
+class RandomFrames:
     """Any frames, 1 to `most` of them with equal chances (RaMViD: Hoeppe et al. 2022, arXiv 2206.07696).
 
     Attributes:
@@ -108,9 +139,14 @@ class RandomFrames(_WholeClips):
     most: int
     unconditional: float
 
+    gives: ClassVar[bool] = True
+
     def check(self, num_frames: int) -> None:
         _require_room("task.random_frames.most", self.most, num_frames)
         _require_share("task.random_frames.unconditional", self.unconditional)
+
+    def seen(self, num_frames: int) -> int:
+        return num_frames
 
     def draw(self, key: Key, num_frames: int) -> Drawn:
         none, number, order = jax.random.split(key, 3)
@@ -118,15 +154,22 @@ class RandomFrames(_WholeClips):
         count = jnp.where(jax.random.bernoulli(none, self.unconditional), 0, count)
         return jnp.arange(num_frames), jax.random.permutation(order, num_frames) < count
 
+    def draws(self, task: Task) -> bool:
+        count = len(task.given)
+        return self.unconditional > 0 if count == 0 else count <= self.most and self.unconditional < 1
+
 
 @dataclasses.dataclass(frozen=True)
 class AnySubset:
     """`num_seen` frames of a longer clip in groups, each given or wanted (FDM: Harvey et al. 2022, arXiv 2205.11495,
     algorithm 2): a group has 1 to `num_seen` frames, an even spacing whose logarithm is uniform, and a random place.
-    The first group is wanted, the others with probability 1/2, and the last one is cut to what is left.
+    The first group is wanted, the others with probability 1/2, and the last one is cut to what is left, where FDM's
+    code leaves it out and shows fewer frames.
     """
 
     num_seen: int
+
+    gives: ClassVar[bool] = True
 
     def check(self, num_frames: int) -> None:
         if not 1 <= self.num_seen <= num_frames:
@@ -148,6 +191,9 @@ class AnySubset:
         _, taken, given = jax.lax.while_loop(lambda carry: carry[1].sum() < self.num_seen, add, (key, none, none))
         positions = jnp.nonzero(taken, size=self.num_seen)[0]
         return positions, given[positions]
+
+    def draws(self, task: Task) -> bool:
+        return task.num_frames == self.num_seen
 
     def _group(self, key: Key, num_frames: int) -> Bool[Array, "frames"]:
         number, spacing, place = jax.random.split(key, 3)
