@@ -27,6 +27,10 @@ from vdm.types import Condition, Key, LogSnr, Params
 Batch = Mapping[str, Array]
 Examples = tuple[Batch, Float[Array, "batch"], Int[Array, "batch"] | None]
 
+# XLA takes barriers out of a CPU's program before it orders it; what the backward pass computes again would then be
+# computed as soon as it can be, and held from there on, as if nothing were.
+_KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
 
 def make_step(experiment: build.Model) -> Callable[[TrainState, Window, Batch], tuple[TrainState, Window]]:
     """The compiled step; the state and the window are donated."""
@@ -46,7 +50,12 @@ def make_step(experiment: build.Model) -> Callable[[TrainState, Window, Batch], 
         )
 
     places = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
-    return jax.jit(step, donate_argnums=(0, 1), out_shardings=(places, meshes.replicated(experiment.mesh)))
+    return jax.jit(
+        step,
+        donate_argnums=(0, 1),
+        out_shardings=(places, meshes.replicated(experiment.mesh)),
+        compiler_options=_KEEP_BARRIERS if experiment.mesh.devices.flat[0].platform == "cpu" else None,
+    )
 
 
 def make_window(mesh: Mesh) -> Callable[[], Window]:
