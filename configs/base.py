@@ -319,7 +319,7 @@ def _add_completion(sampler: ConfigDict) -> None:
 
     sampler.conditioning = ConfigDict()  # how they are made known
     sampler.conditioning.name = "given"  # given: as they are, to a network trained with `config.task` | replacement |
-    #   reconstruction: for any network
+    #   reconstruction: to one trained without
     sampler.conditioning.reconstruction = ConfigDict()  # Ho et al. 2022, equation 7
     sampler.conditioning.reconstruction.weight = 2.0  # w_r
 

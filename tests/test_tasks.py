@@ -91,7 +91,7 @@ def test_a_network_trains_with_given_frames(tmp_path):
     assert train.main(config, str(tmp_path), overfit=0) == 0
     experiment = build.experiment(config)
     start, end = (
-        validation.make_validation(experiment)(params)[f"validation/loss of {experiment.tasks}"][0][1]
+        validation.make_validation(experiment)(params)[f"validation/loss, {experiment.tasks}"][0][1]
         for params in (experiment.first_state().params, _trained(experiment, tmp_path))
     )
     assert end < 0.8 * start

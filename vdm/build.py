@@ -41,7 +41,7 @@ from vdm.runtime.random import Purpose
 from vdm.runtime.state import TrainState
 from vdm.tasks import completion
 from vdm.tasks.completion import Task
-from vdm.tasks.conditioning import CONDITIONINGS, Conditioning
+from vdm.tasks.conditioning import CONDITIONINGS, Conditioning, Unaware
 from vdm.tasks.training import DISTRIBUTIONS, TaskDistribution
 from vdm.types import (
     Condition,
@@ -173,7 +173,9 @@ class Sampler:
 
     @property
     def num_evaluations(self) -> int | None:
-        """Calls of the network for a clip: two for every estimate that is guided. None where a solver decides."""
+        """Calls of the network for a clip: two for every estimate that is guided, and those of reconstruction guidance
+        have a backward pass besides. None where a solver decides.
+        """
         estimates = samplers.num_evaluations(self.step, self.times)
         return None if estimates is None else estimates * (1 if self.guide is None else 2)
 
@@ -185,12 +187,10 @@ class Sampler:
         Args:
           x0: clips of which both know the frames that the task gives; None where it gives none.
         """
-        if self.guide is not None and unconditional is not None:
-            conditional = self.guide(conditional, unconditional)
+        unaware = Unaware(conditional, unconditional, self.guide, self.threshold, self.step, noise_prior)
         if x0 is None:
-            return self.threshold(conditional), self.step
-        given = self.task.is_given(len(x0))
-        return self.conditioning(conditional, self.step, given, x0, self.threshold, noise_prior)
+            return self.threshold(unaware.guided()), self.step
+        return self.conditioning(unaware, self.task.is_given(len(x0)), x0)
 
 
 def experiment(config: Config) -> Experiment:
@@ -294,6 +294,9 @@ def samplings(made: Experiment) -> dict[str, Experiment]:
     for name, changed in sampling_configs(made.config).items():
         try:
             sampler = _sampler(changed, made.objective, made.tasks)
+            sampler = _sampler(changed, made.objective, made.tasks)
+            if sampler.task != made.sampler.task:
+                raise ValueError("it changes sampler.task: a run's scores are of one task, that of config.sampler.task")
             found[name] = dataclasses.replace(made, config=changed, sampler=sampler)
         except (TypeError, ValueError) as error:
             raise ValueError(f"config.scores.sampling.{name}: {error}") from error

@@ -157,8 +157,7 @@ def _drawn_by(name: str, experiment: build.Experiment) -> dict[str, Any]:
         "parameters": "average",  # which one was chosen for a run is said by its config
     }
     if experiment.sampler.task.given:
-        own = sampler_of(experiment.config)
-        about |= {"task": own["task"], "conditioning": own.get("conditioning", {"name": "given"})}
+        about |= {"task": sampler_of(experiment.config)["task"]}
     return about if name == OWN else about | {"sampler": sampler_of(experiment.config)}
 
 
@@ -176,7 +175,7 @@ def oracle_metrics(experiment: build.Experiment, clips: sample.Clips) -> tuple[M
     protocol = _oracle_protocol(experiment, oracle, len(clips))
     shares = {VALID: reading.valid}
     if experiment.num_classes is not None:
-        asked = sample.class_of(np.arange(len(clips)), experiment.num_classes)
+        asked = sample.classes_asked_for(experiment, np.arange(len(clips)))
         shares[ASKED] = reading.valid & (oracle.classes(reading) == asked)
     metrics = []
     for name, holds in shares.items():

@@ -62,6 +62,11 @@ def check_tasks(config: Config, mesh: Mesh | AbstractMesh, tasks: TaskDistributi
 
 def check_completion(config: Config, tasks: TaskDistribution, task: Task, conditioning: Conditioning) -> None:
     """A task that the network was not trained for, or one without a way to make given frames known."""
+    if task.given and config.sampler.name == "learned_ancestral":
+        raise ValueError(
+            f"config.sampler.name is learned_ancestral, and config.sampler.task.name {config.sampler.task.name}: a"
+            " learned variance does not pass through given frames; take ancestral"
+        )
     trained, asked, way = config.task.name, config.sampler.task.name, config.sampler.conditioning.name
     if not conditioning.learned and tasks.gives:
         raise ValueError(

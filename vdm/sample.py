@@ -16,6 +16,8 @@ Example: python -m vdm sample --config=configs/demo.py --workdir=runs/shapes --n
 from __future__ import annotations
 
 import io
+import itertools
+import os
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -160,18 +162,31 @@ def class_of(indices: Indices, num_classes: int) -> Indices:
     return indices % num_classes
 
 
+def classes_asked_for(experiment: build.Experiment, indices: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
+    """Of clips whose frames are given by held-out ones those of these, of others each in turn."""
+    held = experiment.splits.validation
+    if not experiment.sampler.task.given:
+        return class_of(indices, len(experiment.splits.train.class_names))
+    clips = [held[int(index) % len(held)] for index in indices]
+    return np.array([clip["label"] for clip in clips])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+
+
 def held_out(experiment: build.Experiment) -> Callable[[Int[np.ndarray, "batch"]], Known | None]:
     """What the task gives of held-out clips, in their order and from the first again; None where it gives nothing."""
     task, held = experiment.sampler.task, experiment.splits.validation
 
+    if task.given and not len(held):
+        raise ValueError(
+            f"config.sampler.task.name is {experiment.config.sampler.task.name}, which gives frames of held-out clips,"
+            " and the data hold none out; do so, or set it to generation"
+        )
+
     def known(indices: Int[np.ndarray, "batch"]) -> Known | None:
         if not task.given:
             return None
-        clips = [held[int(index) % len(held)] for index in indices]
-        label = None
-        if experiment.num_classes is not None:  # then clips have labels
-            label = np.stack([clip["label"] for clip in clips])  # pyright: ignore[reportTypedDictNotRequiredAccess]
-        return Known(np.stack([clip["video"][list(task.positions)] for clip in clips]), label)
+        clips = [held[int(index) % len(held)]["video"][list(task.positions)] for index in indices]
+        label = None if experiment.num_classes is None else classes_asked_for(experiment, indices)
+        return Known(np.stack(clips), label)
 
     return known
 
@@ -189,7 +204,9 @@ def of_video(experiment: build.Experiment, path: str) -> Callable[[Int[np.ndarra
             f"--given={path} is given, and config.sampler.task.name is {experiment.config.sampler.task.name}, which"
             " gives no frames: set it to prediction, say"
         )
-    frames, _ = video_io.read_video(path)
+    if not os.path.isfile(path):
+        raise ValueError(f"--given={path}: there is no such file")
+    frames = np.stack(list(itertools.islice(video_io.iterate_frames(path), task.num_frames + 1)))
     is_grey = (frames == frames[..., :1]).all()
     colours = "grey" if is_grey else "coloured"
     if frames.shape[1:3] != shape[:2] or (shape[2] == 1 and not is_grey):
@@ -198,9 +215,10 @@ def of_video(experiment: build.Experiment, path: str) -> Callable[[Int[np.ndarra
             f" {shape[2]} channels of {shape[0]} x {shape[1]}: convert the file first"
         )
     if len(frames) not in (len(task.given), task.num_frames):
+        count = len(frames) if len(frames) <= task.num_frames else f"more than {task.num_frames}"
         raise ValueError(
-            f"{path} has {len(frames)} frames; the task gives {len(task.given)} of {task.num_frames}: cut the file to"
-            " those that are given, or to the whole clip"
+            f"{path} has {count} frames; the task gives {len(task.given)} of {task.num_frames}: cut the file to those"
+            " that are given, or to a whole clip"
         )
     clip = np.zeros((task.num_frames, *shape), np.uint8)
     whole = len(frames) == task.num_frames
@@ -221,8 +239,12 @@ def make_sampler(experiment: build.Experiment) -> Sampler:
     shape = (sampler.task.num_frames, experiment.frame_shape)
 
     def sample(params: Params, indices: Int[Array, "batch"], known: Known | None = None) -> Video:
-        objective = experiment.objective_of(params)
-        x0 = None if known is None else bound.to_float(jnp.asarray(known.video))
+        if bool(sampler.task.given) != (known is not None):
+            raise ValueError(f"the task gives frames {sampler.task.given}; hand over clips with them, and only then")
+        objective, x0 = experiment.objective_of(params), None
+        if known is not None:
+            x0 = bound.to_float(jnp.asarray(known.video))
+            x0 = jax.lax.with_sharding_constraint(x0, meshes.video_sharding(experiment.mesh))
 
         def draw(key: Key) -> Video:
             return noise_priors.correlate(objective.noise_prior, random.example_noise(key, indices, *shape))

@@ -74,7 +74,12 @@ def _check_preset(config: Config, measures: Sequence[Measure]) -> None:
     name, assumed = config.scores.preset, config.scores.assumed
     if not name:
         return
-    preset = protocols.preset(name)
+    preset, given = protocols.preset(name), build.task_of(config).given
+    if given != tuple(range(len(given))):
+        raise ValueError(
+            f"config.scores.preset is {name}, whose given frames are the first ones, and config.sampler.task.name"
+            f" {config.sampler.task.name} gives {given}: take prediction, or set the preset to ''"
+        )
     followed = [protocol_of(config, measure) for measure in measures if _follows(preset, measure)]
     if not followed:
         raise ValueError(
@@ -90,13 +95,14 @@ def _check_task(experiment: build.Experiment) -> None:
     if task.num_frames != config.data.num_frames:
         raise ValueError(
             f"the network sees {task.num_frames} frames at a time, and clips of the data have {config.data.num_frames}:"
-            " they are not compared. Set config.data.num_frames to as many"
+            " they are not compared. Look at its samples by `sample`, or train it to see all"
         )
-    asked = max(config.evaluation.num_samples, config.scores.num_samples if config.scores.metrics else 0)
+    scored = config.scores.num_samples * config.scores.repeats if config.scores.metrics else 0
+    asked = max(config.evaluation.num_samples, scored)
     if task.given and asked > held:
         raise ValueError(
             f"{asked} samples are given frames of held-out clips, of which there are {held}: lower"
-            " config.evaluation.num_samples and config.scores.num_samples, or hold more clips out"
+            " config.evaluation.num_samples, or config.scores.num_samples or repeats, or hold more clips out"
         )
 
 

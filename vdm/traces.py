@@ -62,7 +62,7 @@ def traced(config: Config, data: Data) -> Any:
     """The jaxpr of the step."""
     step, arguments = step_of(model(config, data, here()))
     with jax.set_mesh(here()):
-        return jax.make_jaxpr(step)(*arguments)
+        return jaxpr.traced(step, *arguments)
 
 
 def flops_a_clip(config: Config, data: Data) -> float:

@@ -66,7 +66,7 @@ def make_validation(
     def validate(params: Params) -> dict[str, list[tuple[float, float]]]:
         losses = over_clips(experiment, losses_at, params, experiment.splits.validation, count, beat)
         means = {name: getattr(losses, name).mean(axis=1).tolist() for name in ("loss", "x0_error", "noise_error")}
-        of = f" of {tasks}" if tasks.gives else ""
+        of = f", {tasks}" if tasks.gives else ""
         return {f"validation/{name}{of}": list(zip(levels, mean, strict=True)) for name, mean in means.items()}
 
     return validate

@@ -62,7 +62,13 @@ class Work:
 
 def work(function: Callable[..., Any], *args: Any) -> Work:
     """What `function` does on abstract or concrete arguments; nothing is computed."""
-    return work_of(jax.make_jaxpr(function)(*args))
+    return work_of(traced(function, *args))
+
+
+def traced(function: Callable[..., Any], *args: Any) -> ClosedJaxpr:
+    """The jaxpr of a function. One that is jitted is traced by itself: inside another it may not have options."""
+    trace = getattr(function, "trace", None) or jax.jit(function).trace
+    return trace(*args).jaxpr
 
 
 def work_of(program: ClosedJaxpr) -> Work:

@@ -12,49 +12,70 @@ from typing import ClassVar, Protocol, runtime_checkable
 from jaxtyping import Array, Bool
 
 from vdm.diffusion import guidance, samplers
-from vdm.diffusion.guidance import Threshold
-from vdm.diffusion.noise_priors import NoisePrior
+from vdm.diffusion.guidance import Guide, Threshold
+from vdm.diffusion.noise_priors import Independent, NoisePrior
 from vdm.tasks.completion import completed
 from vdm.types import Denoiser, Video
 
 
+@dataclasses.dataclass(frozen=True)
+class Unaware:
+    """What carries a clip before it knows of given frames.
+
+    Attributes:
+      conditional, unconditional: the network told what is asked for, and told nothing; None: it is never told.
+      guide: makes one denoiser of both; None: the first alone.
+      threshold: of the guided estimate.
+      noise_prior: of the noise.
+    """
+
+    conditional: Denoiser
+    unconditional: Denoiser | None
+    guide: Guide | None
+    threshold: Threshold
+    step: samplers.Sampler
+    noise_prior: NoisePrior
+
+    def guided(self, told: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser) -> Denoiser:
+        """The guided denoiser of networks that are `told` something more."""
+        if self.guide is None or self.unconditional is None:
+            return told(self.conditional)
+        return self.guide(told(self.conditional), told(self.unconditional))
+
+
+Aware = tuple[Denoiser, samplers.Sampler]
+
+
 @runtime_checkable
 class Conditioning(Protocol):
-    """Attributes:
-    learned: whether the network must have been trained with given frames.
+    """Makes given frames known.
+
+    Attributes:
+      learned: whether the network must have been trained with given frames.
     """
 
     learned: ClassVar[bool]
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        step: samplers.Sampler,
-        given: Bool[Array, "batch frames"],
-        x0: Video,
-        threshold: Threshold,
-        noise_prior: NoisePrior,
-    ) -> tuple[Denoiser, samplers.Sampler]:
-        """What carries the clip, given some frames of x0; the threshold is applied to what the network estimates."""
+    def __call__(self, carries: Unaware, given: Bool[Array, "batch frames"], x0: Video) -> Aware:
+        """The denoiser and the step rule that know the given frames of x0.
+
+        Raises:
+          ValueError: a step rule that cannot.
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """The network sees given frames as they are: see `completion`."""
+    """The network sees given frames as they are: see `completion`. They are back in the estimate before guidance and
+    threshold look at all of the clip, and once more behind these.
+    """
 
     learned: ClassVar[bool] = True
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        step: samplers.Sampler,
-        given: Bool[Array, "batch frames"],
-        x0: Video,
-        threshold: Threshold,
-        noise_prior: NoisePrior,
-    ) -> tuple[Denoiser, samplers.Sampler]:
-        return completed(threshold(denoiser), given, x0), step
+    def __call__(self, carries: Unaware, given: Bool[Array, "batch frames"], x0: Video) -> Aware:
+        guided = carries.guided(lambda denoiser: completed(denoiser, given, x0))
+        return completed(carries.threshold(guided), given, x0), carries.step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +84,8 @@ class Replacement:
 
     learned: ClassVar[bool] = False
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        step: samplers.Sampler,
-        given: Bool[Array, "batch frames"],
-        x0: Video,
-        threshold: Threshold,
-        noise_prior: NoisePrior,
-    ) -> tuple[Denoiser, samplers.Sampler]:
-        return threshold(denoiser), samplers.Replacement(_one_step(step), given, x0)
+    def __call__(self, carries: Unaware, given: Bool[Array, "batch frames"], x0: Video) -> Aware:
+        return carries.threshold(carries.guided()), samplers.Replacement(_one_step(carries), given, x0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,29 +99,23 @@ class Reconstruction:
     weight: float
     learned: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        if not self.weight >= 0.0:
-            raise ValueError(f"sampler.conditioning.reconstruction.weight is {self.weight:g}; it must be at least 0")
-
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        step: samplers.Sampler,
-        given: Bool[Array, "batch frames"],
-        x0: Video,
-        threshold: Threshold,
-        noise_prior: NoisePrior,
-    ) -> tuple[Denoiser, samplers.Sampler]:
-        towards = guidance.reconstruction(denoiser, given, x0, self.weight, noise_prior=noise_prior)
-        return threshold(towards), samplers.Replacement(_one_step(step), given, x0)
+    def __call__(self, carries: Unaware, given: Bool[Array, "batch frames"], x0: Video) -> Aware:
+        towards = guidance.reconstruction(carries.guided(), given, x0, self.weight)
+        return carries.threshold(towards), samplers.Replacement(_one_step(carries), given, x0)
 
 
-def _one_step(step: samplers.Sampler) -> samplers.Step:
-    """Raises ValueError for a sampler that does more than one step at a time, or remembers some."""
-    if isinstance(step, samplers.Multistep | samplers.Solver):
+def _one_step(carries: Unaware) -> samplers.Step:
+    """Raises ValueError for a sampler between whose steps given frames cannot be replaced."""
+    step = carries.step
+    if isinstance(step, samplers.Multistep | samplers.Solver | samplers.AnnealedLangevin | samplers.PredictorCorrector):
         raise ValueError(
             f"{type(step).__name__} remembers earlier steps or takes its own, between which given frames cannot be"
-            " replaced; take ancestral, ddim, heun or another that goes step by step"
+            " replaced; take ancestral, ddim, euler or heun"
+        )
+    if not isinstance(carries.noise_prior, Independent):
+        raise ValueError(
+            f"given frames are replaced with noise of their own, and the noise of this objective is"
+            f" {type(carries.noise_prior).__name__}: take a network trained with independent noise"
         )
     return step
 
