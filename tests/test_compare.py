@@ -156,9 +156,9 @@ def seen_in_step(config, step, monkeypatch):
     experiment, given = build.experiment(config), []
     loss = objectives.loss
 
-    def spy(objective, predict, x0, noise, t):
+    def spy(objective, predict, x0, noise, t, given_frames):
         given[:] = x0, noise
-        return loss(objective, predict, x0, noise, t)
+        return loss(objective, predict, x0, noise, t, given_frames)
 
     monkeypatch.setattr(objectives, "loss", spy)
 
