@@ -294,7 +294,6 @@ def samplings(made: Experiment) -> dict[str, Experiment]:
     for name, changed in sampling_configs(made.config).items():
         try:
             sampler = _sampler(changed, made.objective, made.tasks)
-            sampler = _sampler(changed, made.objective, made.tasks)
             if sampler.task != made.sampler.task:
                 raise ValueError("it changes sampler.task: a run's scores are of one task, that of config.sampler.task")
             found[name] = dataclasses.replace(made, config=changed, sampler=sampler)

@@ -107,9 +107,8 @@ def _narrow_unet(config: Config, mesh: Mesh | AbstractMesh) -> None:
     unet = config.network.unet3d
     ways = (mesh.shape[axis] for axis in ("fsdp", "tensor"))
     split = [size for size in ways if unet.channels % size == 0]
-    is_scanned, head_dim = _is_scanned(unet, unet.num_blocks), unet.head_dim
+    is_scanned, has_few_channels = _is_scanned(unet, unet.num_blocks), unet.channels <= unet.head_dim
     unet.update(head_dim=min(unet.head_dim, HEAD_DIM), groups=min(unet.groups, GROUPS), compute_dtype="float32")
-    has_few_channels = unet.channels <= head_dim
     unet.channels = math.lcm(2 * unet.head_dim, 2 * unet.groups, *split)
     unet.head_dim = unet.channels if has_few_channels else unet.head_dim  # attention is computed otherwise there
     unet.num_blocks = next(few for few in range(1, unet.num_blocks + 1) if _is_scanned(unet, few) == is_scanned)

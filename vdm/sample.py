@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -29,6 +29,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int, UInt8
 
 from data import video_io
+from data.sources import Example
 from vdm import build
 from vdm.costs import profiling
 from vdm.diffusion import bound, noise_priors, objectives, process, samplers
@@ -164,18 +165,24 @@ def class_of(indices: Indices, num_classes: int) -> Indices:
 
 def classes_asked_for(experiment: build.Experiment, indices: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
     """Of clips whose frames are given by held-out ones those of these, of others each in turn."""
-    held = experiment.splits.validation
     if not experiment.sampler.task.given:
         return class_of(indices, len(experiment.splits.train.class_names))
-    clips = [held[int(index) % len(held)] for index in indices]
+    return _labels(_held_clips(experiment, indices))
+
+
+def _held_clips(experiment: build.Experiment, indices: Int[np.ndarray, "batch"]) -> list[Example]:
+    held = experiment.splits.validation
+    return [held[int(index) % len(held)] for index in indices]
+
+
+def _labels(clips: Sequence[Example]) -> Int[np.ndarray, "clips"]:
     return np.array([clip["label"] for clip in clips])  # pyright: ignore[reportTypedDictNotRequiredAccess]
 
 
 def held_out(experiment: build.Experiment) -> Callable[[Int[np.ndarray, "batch"]], Known | None]:
     """What the task gives of held-out clips, in their order and from the first again; None where it gives nothing."""
-    task, held = experiment.sampler.task, experiment.splits.validation
-
-    if task.given and not len(held):
+    task = experiment.sampler.task
+    if task.given and not len(experiment.splits.validation):
         raise ValueError(
             f"config.sampler.task.name is {experiment.config.sampler.task.name}, which gives frames of held-out clips,"
             " and the data hold none out; do so, or set it to generation"
@@ -184,9 +191,9 @@ def held_out(experiment: build.Experiment) -> Callable[[Int[np.ndarray, "batch"]
     def known(indices: Int[np.ndarray, "batch"]) -> Known | None:
         if not task.given:
             return None
-        clips = [held[int(index) % len(held)]["video"][list(task.positions)] for index in indices]
-        label = None if experiment.num_classes is None else classes_asked_for(experiment, indices)
-        return Known(np.stack(clips), label)
+        clips = _held_clips(experiment, indices)
+        label = None if experiment.num_classes is None else _labels(clips)
+        return Known(np.stack([clip["video"][list(task.positions)] for clip in clips]), label)
 
     return known
 

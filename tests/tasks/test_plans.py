@@ -156,9 +156,8 @@ def test_what_a_clip_began_with_is_remembered_by_long_range_and_hierarchy_alone(
 @pytest.mark.parametrize("num_observed", [0, 2, 5])
 def test_a_window_that_is_given_one_frame_is_given_the_last(scheme, num_observed):
     make, options = SCHEMES[scheme]
-    plan = make(60, num_observed, 5, 4, **options) if make is not plans.hierarchy else None
-    if plan is None:  # of a hierarchy the first window alone may be given one
-        plan = make(60, num_observed, 8, 7, **options)
+    window, num_new = (8, 7) if make is plans.hierarchy else (5, 4)  # of a hierarchy the first window alone
+    plan = make(60, num_observed, window, num_new, **options)
     covariance = auto_regressive(60)
     np.testing.assert_allclose(covariance_of(plan, covariance), covariance, atol=1e-4)
 

@@ -56,6 +56,10 @@ class Heads(nnx.Module):
         """What a projection gave, head by head; tokens are the pixels of a frame."""
         return rearrange(projected, "b f h w (heads d) -> b f heads (h w) d", d=self.head_dim)
 
+    def queries_keys(self, x: Features) -> tuple[Array, Array]:
+        """Each [batch, frames, heads, tokens, head_dim]."""
+        return self.split(self.query(x)), self.split(self.key(x))
+
     def mixes_inputs(self, x: Features, few_channels: bool) -> bool:
         """Whether to, where channels are few: not from kernels that are split, which it would join across devices, nor
         below float32, where V O is rounded otherwise than V and O are.
@@ -90,8 +94,7 @@ class SpatialAttention(nnx.Module):
 
     def __call__(self, x: Features) -> Features:
         normed = self.norm(x)
-        query, key = (self.heads.split(project(normed)) for project in (self.heads.query, self.heads.key))
-        return x + self.heads.mixed(attention_weights(query, key), normed)
+        return x + self.heads.mixed(attention_weights(*self.heads.queries_keys(normed)), normed)
 
 
 class LinearAttention(nnx.Module):
@@ -163,7 +166,7 @@ class TemporalAttention(nnx.Module):
         identity = None if is_image is None else is_image[:, None, None, None, None]
 
         normed = tubes(self.norm(x))
-        query, key = (self.heads.split(project(normed)) for project in (self.heads.query, self.heads.key))
+        query, key = self.heads.queries_keys(normed)
         if self.rotary:
             query, key = (rotated(each, frame_index) for each in (query, key))
         y = self.heads.mixed(attention_weights(query, key, bias[:, None], identity), normed)

@@ -14,6 +14,7 @@ where FDM's code spaces them anew.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -136,9 +137,7 @@ def hierarchy(num_frames: int, num_observed: int, window: int, num_new: int, num
         raise ValueError(f"a hierarchy needs 2 levels and 2 new frames in a window; got {num_levels} and {num_new}")
     tasks = [_first_of_hierarchy(num_frames, num_observed, window, num_new)]
     done = {*range(num_observed), *tasks[0].positions}
-    if len(done) == num_frames:
-        return Plan(num_frames, tuple(range(num_observed)), tuple(tasks))
-    widest = (num_frames - (num_observed or window)) / (num_new - 1)
+    widest = max(num_frames - (num_observed or window), 1) / (num_new - 1)
     for level in range(2, num_levels + 1):
         spacing = int(widest ** ((num_levels - level) / (num_levels - 1)))
         for wanted in _apart(sorted(set(range(num_frames)) - done), spacing, num_new, window, done):
@@ -183,9 +182,11 @@ def _apart(absent: Sequence[int], spacing: int, num_new: int, window: int, done:
 def _between(wanted: Sequence[int], done: set[int], window: int) -> Task:
     """Those, given what is done between and around them."""
     first, last = wanted[0], wanted[-1]
-    between = [frame for frame in sorted(done) if first < frame < last]
+    before, between, after = (
+        [frame for frame in sorted(done) if start < frame < end]
+        for start, end in ((-1, first), (first, last), (last, math.inf))
+    )
     room = window - len(wanted) - len(between)
-    before, after = [f for f in sorted(done) if f < first], [f for f in sorted(done) if f > last]
     num_before = min(max(room - room // 2, room - len(after)), len(before))
     before, after = before[len(before) - num_before :], after[: room - num_before]
     return _task(sorted([*before, *between, *after]), wanted)
